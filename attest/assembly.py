@@ -1,0 +1,188 @@
+"""A run proof put together from a log: every record the client will ask for, none besides."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+from attest.checkpoint import Checkpoint
+from attest.envelope import Envelope
+from attest.errors import InputError
+from attest.lineage import MAX_LISTED_ATTEMPTS
+from attest.multiproof import nodes_from_paths
+from attest.note import Note
+from attest.proof import ProofRecord, RunProof
+from attest.statements import (
+    Attempt,
+    Audit,
+    Conflict,
+    ContractStatement,
+    Final,
+    Genesis,
+    Intent,
+    Property,
+    Segment,
+    Status,
+    Step,
+    predicate_type,
+)
+
+__all__ = ["LogReader", "assemble"]
+
+# Most of a log is steps, and steps alone would take the time: told by their type, not read.
+_BULK = tuple(predicate_type(kind).encode() for kind in (Step, Segment))
+
+
+class LogReader(Protocol):
+    """Read a log's entries and tree."""
+
+    def entry(self, index: int) -> Envelope:
+        """Return the record at an index."""
+        ...
+
+    def entries(self, start: int, stop: int) -> Iterator[Envelope]:
+        """Yield the records `start` to `stop` (excluded)."""
+        ...
+
+    def index_of(self, record_hash: bytes) -> int | None:
+        """Return the index of a record, None if the log does not hold it."""
+        ...
+
+    def inclusion(self, index: int, size: int) -> Sequence[bytes]:
+        """Return a leaf's RFC 6962 inclusion path in the tree of the first `size` leaves."""
+        ...
+
+
+@dataclass(slots=True)
+class _Found:
+    """Collect a log's records that may concern a run; the run is known once genesis is read."""
+
+    contracts: list[ProofRecord] = field(default_factory=list[ProofRecord])
+    genesis: ProofRecord | None = None
+    records: list[ProofRecord] = field(default_factory=list[ProofRecord])
+    statuses: list[ProofRecord] = field(default_factory=list[ProofRecord])
+
+
+def assemble(
+    log: LogReader,
+    run: str,
+    checkpoint: bytes,
+    *,
+    status_checkpoint: bytes | None = None,
+    sizes: Collection[int] = (),
+) -> RunProof:
+    """Assemble the proof of a run (its id, 64 hex digits) under a cosigned checkpoint.
+
+    The newest status that saw all other records goes in; without one the client will say that
+    omissions were not checked. `status_checkpoint` is the cosigned checkpoint at the status's size,
+    needed if other records than the status itself were logged after it. `sizes` are those of
+    checkpoints that readers remember.
+
+    Raises:
+        InputError: if the log does not hold the run's contract, genesis and final record.
+        FormatError: if an entry or a checkpoint is malformed.
+    """
+    size = Checkpoint.from_text(Note.from_bytes(checkpoint).text).size
+    found = _scan(log, run, size)
+    records = _own(log, found, run)
+    status = _newest(found.statuses, records)
+    shown = {s for s in sizes if 0 < s < size}
+    if status is None:
+        status_checkpoint = None
+    else:
+        records.append(status)
+        shown.add(cast(Status, status.statement).log.size)
+    records.sort(key=lambda record: record.index)
+    indices = [record.index for record in records]
+    nodes = nodes_from_paths(size, indices, shown, log.inclusion)
+    return RunProof(
+        checkpoint=checkpoint,
+        status_checkpoint=status_checkpoint,
+        records=tuple(records),
+        sizes=tuple(sorted(shown)),
+        nodes=tuple(nodes),
+    )
+
+
+def _scan(log: LogReader, run: str, size: int) -> _Found:
+    found = _Found()
+    for record in _records(log, size):
+        statement = record.statement
+        if isinstance(statement, ContractStatement):
+            found.contracts.append(record)
+        elif isinstance(statement, Genesis):
+            found.genesis = record if record.hash == run else found.genesis
+        elif isinstance(statement, Status):
+            found.statuses.append(record)
+        else:
+            found.records.append(record)
+    return found
+
+
+def _records(log: LogReader, size: int) -> Iterator[ProofRecord]:
+    for index, envelope in enumerate(log.entries(0, size)):
+        if not any(mark in envelope.payload for mark in _BULK):
+            yield ProofRecord.read(index, envelope)
+
+
+def _own(log: LogReader, found: _Found, run: str) -> list[ProofRecord]:
+    genesis = found.genesis
+    final = next((r for r in found.records if _is_final(r, run)), None)
+    if genesis is None or final is None:
+        missing = "genesis" if genesis is None else "final record"
+        raise InputError(f"the log's checkpoint does not cover the {missing} of run {run}")
+    contract_id = cast(Genesis, genesis.statement).contract
+    contract = next(
+        (r for r in found.contracts if r.statement.subjects()[0].digest == contract_id), None
+    )
+    if contract is None:
+        raise InputError(f"the log does not hold contract {contract_id}")
+    found.statuses = [
+        r for r in found.statuses if cast(Status, r.statement).contract == contract_id
+    ]
+    records = [contract, genesis]
+    records += [r for r in found.records if _concerns(r, run, contract_id, final)]
+    attempts = [r for r in records if isinstance(r.statement, Attempt)]
+    if len(attempts) > MAX_LISTED_ATTEMPTS:
+        return [r for r in records if r not in attempts]
+    return records + _resumed(log, attempts)
+
+
+def _is_final(record: ProofRecord, run: str) -> bool:
+    return isinstance(record.statement, Final) and record.statement.run == run
+
+
+def _concerns(record: ProofRecord, run: str, contract_id: str, final: ProofRecord) -> bool:
+    statement = record.statement
+    if isinstance(statement, Attempt | Final | Audit | Property):
+        return statement.run == run
+    if isinstance(statement, Intent):
+        target = run if statement.about == "run" else contract_id
+        return statement.target == target and record.index < final.index
+    return isinstance(statement, Conflict) and _is_about(statement, run)
+
+
+def _is_about(conflict: Conflict, run: str) -> bool:
+    # Every statement of a run's own names the run, in a field or in its row.
+    return any(run.encode() in envelope.payload for envelope in (conflict.first, conflict.second))
+
+
+def _resumed(log: LogReader, attempts: list[ProofRecord]) -> list[ProofRecord]:
+    """Fetch the steps and segments that attempts resume from."""
+    wanted = {
+        a.resumed_from
+        for a in (cast(Attempt, record.statement) for record in attempts)
+        if a.step > 0
+    }
+    records: list[ProofRecord] = []
+    for name in sorted(wanted):
+        index = log.index_of(bytes.fromhex(name))
+        if index is None:
+            raise InputError(f"the log does not hold record {name}, which an attempt resumes from")
+        records.append(ProofRecord.read(index, log.entry(index)))
+    return records
+
+
+def _newest(statuses: list[ProofRecord], records: list[ProofRecord]) -> ProofRecord | None:
+    last = max(record.index for record in records)
+    covering = [r for r in statuses if cast(Status, r.statement).log.size > last]
+    return covering[-1] if covering else None

@@ -1,0 +1,88 @@
+"""Logged evidence that the trainer signed two stories."""
+
+from collections.abc import Sequence
+from typing import cast
+
+from attest.check import refuse
+from attest.envelope import Envelope, verify_signatures
+from attest.errors import FormatError, RefusedError
+from attest.keys import Role, keyid
+from attest.lineage import Lineage
+from attest.proof import ProofRecord, RunProof
+from attest.signers import check_signed
+from attest.statements import Attempt, Conflict, Final, Segment, Step, decode_statement
+from attest.trust import Policy
+
+__all__ = ["check_conflicts"]
+
+
+def check_conflicts(proof: RunProof, policy: Policy, lineage: Lineage) -> tuple[ProofRecord, ...]:
+    """Refuse a run with a conflict; return the conflict records that show none.
+
+    A conflict counts if its two envelopes are a conflict by themselves, whoever reported it, or if
+    a reporter or monitor of the policy signed it.
+
+    Raises:
+        RefusedError: (check `conflict`).
+    """
+    bare: list[ProofRecord] = []
+    for record in proof.of_kind(Conflict):
+        conflict = cast(Conflict, record.statement)
+        if _contradict(conflict.first, conflict.second, lineage):
+            refuse("conflict", f"{record.where} shows two records signed for one place of this run")
+        for role in (Role.REPORTER, Role.MONITOR):
+            entry = policy.find(record.signer, role)
+            if entry is not None and entry.covers(record.index):
+                check_signed(record, {entry.keyid: entry.public})
+                refuse("conflict", f"{record.where} is reported by {entry.operator}")
+        bare.append(record)
+    return tuple(bare)
+
+
+def _contradict(first: Envelope, second: Envelope, lineage: Lineage) -> bool:
+    place = _place(first, lineage)
+    return place is not None and place == _place(second, lineage)
+
+
+def _place(envelope: Envelope, lineage: Lineage) -> tuple[str, int] | None:
+    """Return the place in this run that a record takes alone; None if it takes none, or falsely."""
+    try:
+        statement = decode_statement(envelope.payload)
+    except FormatError:
+        return None
+    if isinstance(statement, Final | Attempt):
+        number = statement.number if isinstance(statement, Attempt) else 0
+        signed = statement.run == lineage.run and _signed(envelope, [lineage.run_key.hex()])
+        return (statement.KIND, number) if signed else None
+    if isinstance(statement, Step | Segment):
+        return _row_place(envelope, statement, lineage)
+    return None
+
+
+def _row_place(
+    envelope: Envelope, statement: Step | Segment, lineage: Lineage
+) -> tuple[str, int] | None:
+    run, first = (
+        (statement.row.run, statement.row.step)
+        if isinstance(statement, Step)
+        else (statement.run, statement.first)
+    )
+    place = (f"{statement.KIND} of {statement.attempt}", first)
+    if not lineage.attempts:
+        # The attempts are too many to list, so their keys are not known here: take it as signed.
+        return place if run == lineage.run else None
+    for record in lineage.attempts:
+        if record.hash == statement.attempt:
+            workers = cast(Attempt, record.statement).worker_keys
+            keys = workers if isinstance(statement, Step) else workers[:1]
+            return place if run == lineage.run and _signed(envelope, keys) else None
+    return None
+
+
+def _signed(envelope: Envelope, publics: Sequence[str]) -> bool:
+    keys = [bytes.fromhex(public) for public in publics]
+    try:
+        verify_signatures(envelope, {keyid(key): key for key in keys})
+    except RefusedError:
+        return False
+    return True

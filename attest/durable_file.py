@@ -1,0 +1,65 @@
+"""Files that are either the old whole or the new whole, also after a power failure."""
+
+import os
+from pathlib import Path
+
+from attest.errors import InputError
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file durably: temporary file, fsync, rename, fsync of the directory.
+
+    Raises:
+        InputError: if the disk is full or fails; the old file, if any, is then still there.
+    """
+    # Writers of one path hold a lock, so a process has one temporary file of a name at most.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror}; free or check the disk") from None
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and its parents, durably; one that exists is left as it is.
+
+    Raises:
+        InputError: if it cannot be made.
+    """
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    try:
+        for directory in reversed(missing):
+            directory.mkdir(exist_ok=True)
+            _sync_directory(directory.parent)
+    except OSError as error:
+        raise InputError(f"cannot make directory {path}: {error.strerror}") from None
+
+
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """Read a whole file of at most `max_bytes`.
+
+    Raises:
+        InputError: if it is missing, unreadable or larger.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    if len(data) > max_bytes:
+        raise InputError(f"{path} is larger than {max_bytes} bytes")
+    return data
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,65 @@
+"""Who signed a record of a proof: exactly the right keys for its role, or a refusal."""
+
+from collections.abc import Mapping
+
+from attest.check import hold, refuse
+from attest.envelope import verify_signatures
+from attest.errors import RefusedError
+from attest.keys import Role
+from attest.proof import ProofRecord
+from attest.trust import KeyEntry, Policy
+
+__all__ = ["check_operator", "check_signed", "covering_key", "named_auditor", "signed_in_role"]
+
+
+def check_signed(record: ProofRecord, keys: Mapping[str, bytes]) -> None:
+    """Check that exactly these keys (keyid -> public key) signed the record.
+
+    Raises:
+        RefusedError: (check `envelope signatures`).
+    """
+    try:
+        verify_signatures(record.envelope, keys)
+    except RefusedError as error:
+        refuse("envelope signatures", f"{record.where}: {error}")
+
+
+def signed_in_role(policy: Policy, record: ProofRecord, role: Role) -> KeyEntry:
+    """Check that one key, which the policy names in this role, signed; return its entry."""
+    entry = covering_key(policy, record, record.signer, role)
+    check_signed(record, {entry.keyid: entry.public})
+    return entry
+
+
+def covering_key(policy: Policy, record: ProofRecord, keyid: str, role: Role) -> KeyEntry:
+    """Return the policy's entry of a key in a role, at the record's index."""
+    entry = policy.find(keyid, role)
+    if entry is None:
+        refuse(
+            "envelope signatures",
+            f"{record.where} is signed by key {keyid}, no {role.value} key of the policy",
+        )
+    hold(entry.covers(record.index), "key range", f"{record.where}: key {keyid} is not valid there")
+    return entry
+
+
+def named_auditor(policy: Policy, record: ProofRecord) -> KeyEntry | None:
+    """Check an auditor's record; None if the policy has no such key at the record's index.
+
+    A log serves many readers: records by auditors that this policy does not know may be in a proof
+    (the status lists them), but they count for nothing.
+    """
+    entry = policy.find(record.signer, Role.AUDITOR)
+    if entry is None or not entry.covers(record.index):
+        return None
+    check_signed(record, {entry.keyid: entry.public})
+    return entry
+
+
+def check_operator(record: ProofRecord, claimed: str, entry: KeyEntry) -> None:
+    """Check that the name a statement gives its signer is the policy's name for the key."""
+    hold(
+        claimed == entry.operator,
+        "operators",
+        f"{record.where} says {claimed}, the policy gives its key to {entry.operator}",
+    )
