@@ -1,0 +1,86 @@
+"""What a step was computed on: the execution class and the versions that genesis names.
+
+Two executors whose execution classes are equal, and who both repeat a step bit for bit, may be
+compared exactly; any other pair is compared within a tolerance (docs/numerics.md).
+"""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+
+# The instruction sets that change which kernels XLA:CPU picks, hence which roundings happen.
+_ISA_FEATURES = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_bf16", "amx_bf16")
+_ISA_FEATURES_ARM = ("asimd", "sve", "sve2", "bf16", "i8mm")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "anh-jax")
+
+
+def execution_class(mesh: Mapping[str, int], *, processes: int) -> dict[str, str]:
+    """Describe what decides the bits of a step on this host, beyond the program itself.
+
+    `mesh` gives the size of each axis and `processes` how many processes form it. Values are
+    strings. The class is a claim by its executor: only equal replays make it an exact one.
+    """
+    device = jax.devices()[0]
+    return {
+        "backend": jax.default_backend(),
+        "deviceKind": device.device_kind,
+        "isa": _isa(),
+        "threads": str(len(os.sched_getaffinity(0))),
+        "jaxlib": importlib.metadata.version("jaxlib"),
+        "jaxlibFiles": _distribution_digest("jaxlib"),
+        "driver": _driver(),
+        "flags": _flags(),
+        "mesh": ",".join(f"{axis}={size}" for axis, size in sorted(mesh.items())),
+        "processes": str(processes),
+    }
+
+
+def environment() -> dict[str, str]:
+    """Return the versions of what ran: Python, the packages and the operating system."""
+    found: dict[str, str] = {"python": platform.python_version(), "system": platform.system()}
+    found["machine"] = platform.machine()
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def _isa() -> str:
+    wanted = set(_ISA_FEATURES) | set(_ISA_FEATURES_ARM)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return platform.machine()
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return " ".join(sorted(wanted & set(value.split()))) or platform.machine()
+    return platform.machine()
+
+
+def _distribution_digest(package: str) -> str:
+    # RECORD lists the SHA-256 of every installed file, so its own digest stands for all of them
+    # without reading hundreds of megabytes of shared objects at every start.
+    record = importlib.metadata.distribution(package).read_text("RECORD")
+    return "absent" if record is None else hashlib.sha256(record.encode()).hexdigest()
+
+
+def _driver() -> str:
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return "none"
+    return text.splitlines()[0].strip()
+
+
+def _flags() -> str:
+    # A path inside XLA_FLAGS (dump folders) does not change bits and would leak a home folder.
+    kept = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "/" not in flag]
+    return " ".join(sorted(kept))

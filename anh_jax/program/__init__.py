@@ -1,0 +1,1 @@
+"""Programs: the contract's code as stored StableHLO, and how to run it."""

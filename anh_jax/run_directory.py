@@ -1,0 +1,175 @@
+"""The run directory: where each file of a run lives, and how it is written without being torn.
+
+Everything a run leaves behind is below one folder, whose layout users meet:
+
+    contract.json   the canonical contract            steps/<attempt>-<rank>.jsonl   signed rows
+    config.yaml     the resolved experiment           statements/<name>.json         signed envelopes
+    programs/       StableHLO blobs and signatures    keys/                          private keys, mode 0600
+    data/           leaf hashes of the examples       log/                           the local log
+    checkpoints/    training checkpoints (Orbax)      export/                        safetensors
+    attempts/       requests and grants of attempts   metrics.jsonl  policy.toml  run.proof  report.html
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anh_jax.errors import AnhError
+from attest import canonical
+from attest.envelope import Envelope
+from attest.keys import PrivateKey
+
+_FOLDERS = ("programs", "data", "statements", "steps", "keys", "checkpoints", "export", "attempts")
+_MAX_CONTRACT_BYTES = 1 << 16
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, durably and all at once.
+
+    The bytes are synced before the rename and the folder after it, so that a crash leaves either
+    the old file or the new one. Raises AnhError where the folder cannot be written or is full.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise AnhError(
+            f"{path}: cannot be written ({error.strerror}); free space or choose another --run-dir"
+        ) from error
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """One run's folder."""
+
+    root: Path
+
+    @classmethod
+    def create(cls, root: Path) -> "RunDirectory":
+        """Make the folders of a new run; refuse a folder that already holds something."""
+        if root.exists() and any(root.iterdir()):
+            raise AnhError(f"{root}: exists already; go on with 'anh resume {root}' or name another")
+        try:
+            for folder in _FOLDERS:
+                (root / folder).mkdir(parents=True, exist_ok=True)
+            (root / "keys").chmod(0o700)
+        except OSError as error:
+            raise AnhError(
+                f"{root}: cannot be made ({error.strerror}); choose another --run-dir"
+            ) from error
+        return cls(root)
+
+    @classmethod
+    def open(cls, root: Path) -> "RunDirectory":
+        """Open an existing run; raises AnhError where there is none."""
+        if not root.is_dir():
+            raise AnhError(f"{root}: no such run directory; 'anh train CONFIG' makes one")
+        if not (root / "contract.json").is_file():
+            raise AnhError(f"{root}: holds no contract.json, so it is no run directory of anh train")
+        return cls(root)
+
+    @property
+    def programs(self) -> Path:
+        """Return the folder of the contract's programs."""
+        return self.root / "programs"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Return the folder of the training checkpoints."""
+        return self.root / "checkpoints"
+
+    @property
+    def export(self) -> Path:
+        """Return the folder of the exported weights."""
+        return self.root / "export"
+
+    @property
+    def data(self) -> Path:
+        """Return the folder that caches the example leaf hashes."""
+        return self.root / "data"
+
+    @property
+    def metrics(self) -> Path:
+        """Return the metrics file: one JSON object a step."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """Return the folder of the run's local log."""
+        return self.root / "log"
+
+    @property
+    def stop_request(self) -> Path:
+        """Return the file whose presence asks every worker to checkpoint and stop."""
+        return self.root / "stop"
+
+    def key_path(self, name: str) -> Path:
+        """Return where the private key called `name` lies."""
+        return self.root / "keys" / name
+
+    def key(self, name: str) -> PrivateKey:
+        """Read one of the run's private keys."""
+        return PrivateKey.load(self.key_path(name))
+
+    def step_file(self, *, attempt: int, rank: int) -> Path:
+        """Return the append-only file of one host's signed rows in one attempt."""
+        return self.root / "steps" / f"{attempt}-{rank}.jsonl"
+
+    def contract(self) -> dict[str, Any]:
+        """Read contract.json; raises FormatError where it is not canonical."""
+        return canonical.decode(self.contract_bytes(), max_bytes=_MAX_CONTRACT_BYTES)
+
+    def contract_bytes(self) -> bytes:
+        """Read the bytes whose SHA-256 is the contract id."""
+        return (self.root / "contract.json").read_bytes()
+
+    def statement_path(self, name: str) -> Path:
+        """Return where the signed statement called `name` lies."""
+        return self.root / "statements" / f"{name}.json"
+
+    def write_statement(self, name: str, envelope: Envelope) -> None:
+        """Keep a signed statement as the bytes that the log will hash."""
+        write_atomically(self.statement_path(name), envelope.to_bytes())
+
+    def statement(self, name: str) -> Envelope:
+        """Read a signed statement; raises AnhError where it is missing."""
+        path = self.statement_path(name)
+        try:
+            return Envelope.from_bytes(path.read_bytes())
+        except FileNotFoundError as error:
+            raise AnhError(f"{path}: missing; the run was stopped before it was signed") from error
+
+    def has_statement(self, name: str) -> bool:
+        """Tell whether the statement called `name` has been signed."""
+        return self.statement_path(name).is_file()
+
+    def attempts(self) -> tuple[int, ...]:
+        """Return the numbers of the attempts signed so far, ascending."""
+        names = (path.stem for path in (self.root / "statements").glob("attempt-*.json"))
+        return tuple(sorted(int(name.removeprefix("attempt-")) for name in names))
+
+    def read_metrics(self) -> Iterator[dict[str, Any]]:
+        """Yield the metrics rows, leaving out a torn last line."""
+        if not self.metrics.exists():
+            return
+        with self.metrics.open("r", encoding="utf-8") as stream:
+            for line in stream:
+                if line.endswith("\n"):
+                    yield json.loads(line)

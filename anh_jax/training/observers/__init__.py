@@ -1,0 +1,1 @@
+"""What looks at every completed step: attestation, evaluation, checkpoints, metrics, progress."""

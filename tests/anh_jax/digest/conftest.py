@@ -1,0 +1,167 @@
+"""A second, slow digest written from the documented bytes alone, and the trees to compare on."""
+
+import hashlib
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from blake3 import blake3
+
+if jax.config.jax_num_cpu_devices < 8:
+    jax.config.update("jax_num_cpu_devices", 8)
+
+TAGS = {"tile": 16, "node": 17, "tensor": 18, "set": 19, "state": 20, "structure": 21}
+
+
+def u(value: int, size: int) -> bytes:
+    return value.to_bytes(size, "little")
+
+
+class SlowDigest:
+    """Recompute a digest top down, one block and one element at a time."""
+
+    def __init__(self, alg: str) -> None:
+        self.alg = alg
+
+    def h(self, level: str, *material: bytes) -> bytes:
+        data = b"".join(material)
+        if self.alg == "sha256":
+            return hashlib.sha256(bytes([TAGS[level]]) + data).digest()
+        return blake3(data, derive_key_context=f"anh v1 {level}").digest()
+
+    def state(self, tree: Any, step: int) -> bytes:
+        tensors: list[tuple[bytes, bytes]] = []
+        nodes: list[tuple[bytes, bytes]] = []
+        self.visit(tree, [], tensors, nodes)
+        roots = [root for _, root in sorted(tensors)]
+        listed = [path + kind for path, kind in sorted(nodes)]
+        structure = self.h("structure", u(len(listed), 4), *listed)
+        return self.h("state", u(step, 8), u(len(roots), 4), structure, self.set(roots))
+
+    def visit(self, node: Any, keys: list, tensors: list, nodes: list) -> None:
+        path = u(len(keys), 2) + b"".join(keys)
+        if node is None:
+            nodes.append((path, b"\x02"))
+        elif isinstance(node, dict):
+            nodes.append((path, b"\x00"))
+            for key, child in node.items():
+                entry = self.text(key) if isinstance(key, str) else self.index(key)
+                self.visit(child, [*keys, entry], tensors, nodes)
+        elif isinstance(node, list | tuple):
+            nodes.append((path, b"\x01"))
+            for index, child in enumerate(node):
+                self.visit(child, [*keys, self.index(index)], tensors, nodes)
+        else:
+            nodes.append((path, b"\x03"))
+            tensors.append((path, self.tensor(path, node)))
+
+    def text(self, key: str) -> bytes:
+        data = key.encode("utf-8")
+        return b"\x00" + u(len(data), 4) + data
+
+    def index(self, index: int) -> bytes:
+        return b"\x01" + u(8, 4) + u(index, 8)
+
+    def tensor(self, path: bytes, value: Any) -> bytes:
+        kind, name = 0, b""
+        if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            spelled = str(jax.random.key_impl(value)).encode()
+            kind, name = 1, u(len(spelled), 1) + spelled
+            value = jax.random.key_data(value)
+        array = np.asarray(value)
+        grid, root = self.blocks(array)
+        dtype = array.dtype.name.encode()
+        dims = b"".join(u(n, 8) for n in (*array.shape, *grid))
+        header = b"\x01" + u(kind, 1) + path + u(len(dtype), 1) + dtype + name
+        header += u(array.ndim, 1) + dims
+        return self.h("tensor", u(len(header), 4), header, root)
+
+    def blocks(self, array: np.ndarray) -> tuple[list[int], bytes]:
+        shape, halved = list(array.shape), [0] * array.ndim
+        while math.prod(shape) * array.dtype.itemsize > 4096:
+            best = None
+            for axis in range(array.ndim):
+                half = shape[axis] / 2
+                if half != int(half):
+                    continue
+                last_of_many = array.ndim >= 2 and axis == array.ndim - 1
+                if last_of_many and half * array.dtype.itemsize < 128:
+                    continue
+                if best is None or halved[axis] < halved[best]:
+                    best = axis
+            if best is None:
+                break
+            shape[best] //= 2
+            halved[best] += 1
+        return [2**n for n in halved], self.block(array, halved, [0] * array.ndim)
+
+    def block(self, array: np.ndarray, left: list[int], cut: list[int]) -> bytes:
+        """Hash a block: cut in halves, again along the axis cut least so far, the leading first."""
+        if not any(left):
+            return self.h("tile", self.elements(array))
+        axis = min((a for a in range(len(left)) if left[a]), key=lambda a: (cut[a], a))
+        left, cut = list(left), list(cut)
+        left[axis] -= 1
+        cut[axis] += 1
+        low, high = np.split(array, 2, axis=axis)
+        return self.h("node", self.block(low, left, cut), self.block(high, left, cut))
+
+    def elements(self, array: np.ndarray) -> bytes:
+        if array.dtype.name in ("bool", "int4", "uint4"):
+            places = itertools.product(*map(range, array.shape))
+            return bytes(int(array[place]) & 15 for place in places)
+        return array.tobytes()
+
+    def set(self, roots: list[bytes]) -> bytes:
+        if len(roots) == 1:
+            return roots[0]
+        k = 1
+        while k * 2 < len(roots):
+            k *= 2
+        return self.h("set", self.set(roots[:k]), self.set(roots[k:]))
+
+
+@pytest.fixture(scope="session")
+def slow_digest() -> Callable[..., bytes]:
+    def digest(tree: Any, *, step: int, alg: str = "blake3") -> bytes:
+        return SlowDigest(alg).state(tree, step)
+
+    return digest
+
+
+def _bits(shape: tuple[int, ...], width: int, factor: int) -> np.ndarray:
+    """Fill with the low bytes of a fixed integer sequence: NaNs and denormals are among them."""
+    words = np.arange(math.prod(shape), dtype=np.uint64) * np.uint64(factor)
+    return words.astype(f"u{width}").reshape(shape)
+
+
+@pytest.fixture(scope="session")
+def golden_state() -> dict[str, Any]:
+    """Return a state of every kind of node and width; its bits are fixed by integer formulas."""
+    return {
+        "key": jax.random.key(42, impl="threefry2x32"),
+        "step": np.uint32(7),
+        "parameters": {
+            "w": _bits((256, 96), 4, 2654435761).view(np.float32),
+            "b": _bits((8192,), 2, 40503).view(ml_dtypes.bfloat16),
+            "odd": _bits((7, 11, 13), 2, 40503).view(np.float16),
+            "scale": _bits((), 4, 1).view(np.float32),
+        },
+        "optimizer": {
+            "count": np.int32(-7),
+            "mask": _bits((3, 5), 1, 3) % 2 == 0,
+            "small": (_bits((16,), 1, 5) & 15).view(ml_dtypes.int4),
+            "float8": _bits((33,), 1, 91).view(ml_dtypes.float8_e4m3fn),
+            "wide": _bits((40, 40), 8, 11400714819323198485).view(np.complex64),
+            "empty": np.zeros((0, 3), np.float32),
+            "none": None,
+            "nothing": {},
+            "list": [np.uint8(1), {5: np.uint8(2)}],
+        },
+    }
