@@ -1,0 +1,128 @@
+"""The `anh` command: a table of verbs, each imported only when it is invoked.
+
+`anh --help` reads the table alone, so it costs a Python start and click. A verb appears in the
+table once its module exists; the module holds `command`, whose help begins with the summary here.
+"""
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+
+import click
+
+from launch import errors
+from launch.errors import ExitCode
+
+TRAIN = "train"
+CHECK = "check"
+SERVE = "serve"
+CLUSTER = "cluster"
+LEDGER = "chain and ledger"
+SECTIONS = (TRAIN, CHECK, SERVE, CLUSTER, LEDGER)
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One command: its name, its heading in the help, and the line shown there."""
+
+    name: str
+    section: str
+    summary: str
+
+    @property
+    def module(self) -> str:
+        """Return the module that holds the command."""
+        return f"launch.commands.{self.name}"
+
+
+VERBS = (
+    Verb("report", TRAIN, "Write one HTML page about a run."),
+    Verb("doctor", TRAIN, "Say what would stop a run on this machine, and the fix."),
+    Verb("verify", CHECK, "Check a run proof or an opening against a policy, offline."),
+    Verb("show", CHECK, "Print every number of one step, and how to replay it."),
+    Verb("diff", CHECK, "Compare two runs and name the first step that differs."),
+    Verb("digest", CHECK, "Print the state digest of one step."),
+    Verb("open", CHECK, "Open one tile of a state as a file that anyone can check."),
+    Verb("inspect", CHECK, "Say what a file of ours holds."),
+    Verb("policy", CHECK, "Write, print or check a policy."),
+    Verb("key", CHECK, "Make and show Ed25519 keys."),
+    Verb("log", SERVE, "Look after a transparency log."),
+    Verb("monitor", SERVE, "Sign what a log holds about a contract."),
+)
+
+
+class VerbGroup(click.Group):
+    """A group that lists its table under headings and imports a verb only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all verbs."""
+        return [verb.name for verb in VERBS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the verb's module and return its command."""
+        if all(verb.name != cmd_name for verb in VERBS):
+            return None
+        verb = next(verb for verb in VERBS if verb.name == cmd_name)
+        return importlib.import_module(verb.module).command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb, or fail with the nearest names."""
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-"):
+            raise click.exceptions.NoSuchCommand(args[0], possibilities=known, ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one section per heading that has verbs."""
+        width = max(len(verb.name) for verb in VERBS)
+        for section in SECTIONS:
+            rows = [(f"{v.name:<{width}}", v.summary) for v in VERBS if v.section == section]
+            if rows:
+                with formatter.section(section.capitalize()):
+                    formatter.write_dl(rows)
+
+
+def _print_version(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from importlib.metadata import version
+
+    click.echo(f"anh {version('anh-jax')}")
+    ctx.exit()
+
+
+@click.group(
+    cls=VerbGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 passed, 1 the checked thing failed, 2 could not run, 3 equivocation.",
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+    help="Print the version.",
+)  # fmt: skip
+def group() -> None:
+    """Train models with JAX so that anyone can check, later and cheaply, what was trained."""
+
+
+def run(arguments: list[str]) -> int:
+    """Run `anh` with `arguments` and return the exit code; errors are one line on stderr."""
+    try:
+        code = group.main(args=arguments, prog_name="anh", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; without this, Python complains while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.COULD_NOT_RUN
+    except SystemExit:
+        raise
+    except BaseException as error:
+        return errors.report(error, arguments)
+    return code if isinstance(code, int) else ExitCode.PASSED
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""One module per verb, imported only when its verb is invoked; the table is in `launch.cli`."""

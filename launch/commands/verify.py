@@ -1,0 +1,88 @@
+"""`anh verify`: the light client. Imports click, attest and what verifies; nothing else."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from launch.errors import CommandError, ExitCode
+from launch.output import Form, Tone, emit, json_option, printable, toned
+from launch.verification import (
+    TimedVerdict,
+    consistency_source,
+    memory_of,
+    read_file,
+    read_policy,
+    verify_opened_tile,
+    verify_proof,
+)
+
+if TYPE_CHECKING:
+    from attest.opening import Opening
+
+_PATH = click.Path(path_type=Path)
+_OPENED = b'{"format":"anh opened tile'
+
+
+@click.command(name="verify")
+@click.argument("file", type=_PATH)
+@click.option("--policy", type=_PATH, required=True, metavar="P", help="Whom you trust (TOML).")
+@click.option("--artifact", type=_PATH, metavar="DIR", help="The exported weights to compare.")
+@click.option("--proof", type=_PATH, metavar="FILE", help="The run proof an opened tile rests on.")
+@click.option("--history", type=_PATH, metavar="FILE", help="Ties the log to an older size of it.")
+@click.option(
+    "--log", type=_PATH, metavar="DIR", help="The log itself, to tie it to an older size."
+)
+@json_option
+def command(
+    *,
+    file: Path,
+    policy: Path,
+    artifact: Path | None,
+    proof: Path | None,
+    history: Path | None,
+    log: Path | None,
+    form: Form,
+) -> int:
+    """Check a run proof or an opening against a policy, offline.
+
+    The first line says how far the run was checked and by whom; the others say what that is worth
+    and what was not checked. The newest checkpoint of the log is remembered in $ANH_HOME/logs, so
+    that a log cannot show you two histories.
+    """
+    data = read_file(file)
+    trusted = read_policy(policy)
+    if history is not None and log is not None:
+        raise CommandError("--history and --log: give one of them")
+    memory = memory_of(trusted, consistency_source(history=history, log=log))
+    if data.startswith(_OPENED):
+        if proof is None:
+            raise CommandError("an opened tile rests on its run's proof: add --proof D/run.proof")
+        proof_data = read_file(proof)
+        found = verify_proof(proof_data, trusted, artifact=artifact, history=memory)
+        return _emit_tile(verify_opened_tile(data, proof_data).opening, found, form)
+    if proof is not None:
+        raise CommandError(f"--proof: {file} is no opened tile; only those rest on a proof")
+    found = verify_proof(data, trusted, artifact=artifact, history=memory)
+    document = found.verdict.to_json() | {"milliseconds": round(found.milliseconds, 3)}
+    emit(form, document, _lines(found))
+    return found.verdict.exit_code
+
+
+def _emit_tile(opened: "Opening", found: TimedVerdict, form: Form) -> int:
+    path = "/".join(map(str, opened.header.path))
+    place = ",".join(map(str, opened.index)) or "0"
+    words = f"tile {place} of {path} is in the state after step {opened.step}"
+    document = found.verdict.to_json() | {
+        "milliseconds": round(found.milliseconds, 3),
+        "opened": {"path": path, "tile": list(opened.index), "step": opened.step},
+    }
+    emit(form, document, [printable(words), *_lines(found)])
+    return found.verdict.exit_code
+
+
+def _lines(found: TimedVerdict) -> list[str]:
+    first, *rest = found.verdict.text().rstrip("\n").split("\n")
+    passed = found.verdict.exit_code == ExitCode.PASSED
+    tone = (Tone.DOUBTFUL if found.verdict.own else Tone.GOOD) if passed else Tone.BAD
+    return [toned(first, tone), *rest, f"checked in {found.milliseconds:.1f} ms"]

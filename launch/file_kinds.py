@@ -1,0 +1,300 @@
+"""Say what a file of ours holds, by its content: its form is checked, nothing in it is verified."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from attest import canonical
+from attest.errors import FormatError
+from launch.errors import CommandError
+from launch.output import flat
+
+MAX_BYTES = 64 << 20
+_ARTIFACT_MAGIC = b"ML\xefR"
+_KEY_HEAD = b"-----BEGIN OPENSSH PRIVATE KEY-----"
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a file is, in one phrase, and its facts by name, in reading order."""
+
+    kind: str
+    facts: Sequence[tuple[str, str]]
+    notes: Sequence[str] = field(default=())
+
+
+def describe(path: Path) -> Description:
+    """Recognise and summarise a file or a run directory.
+
+    Raises CommandError for a file that is none of ours, and FormatError for one that is but is
+    damaged.
+    """
+    if path.is_dir():
+        return _run_directory(path)
+    with path.open("rb") as stream:
+        data = stream.read(MAX_BYTES + 1)
+    if data.startswith(_KEY_HEAD):
+        return _private_key(path)
+    if data.startswith(_ARTIFACT_MAGIC):
+        digest = hashlib.sha256(data).hexdigest()
+        return Description(
+            "StableHLO program (portable artifact)",
+            [("bytes", f"{len(data):,}"), ("sha256", digest)],
+            ["its signature and id lie beside it"],
+        )
+    if data[:1] == b"{":
+        return _json(path, data)
+    return _text(path, data)
+
+
+# --- JSON ---
+
+
+def _json(path: Path, data: bytes) -> Description:
+    first, newline, rest = data.partition(b"\n")
+    # A step file whose only line is torn has no newline, yet begins like an envelope.
+    value = _parsed(path, first if newline and rest else data)
+    if not isinstance(value, dict):
+        raise _unknown(path)
+    fields = cast("dict[str, Any]", value)
+    if newline:
+        return _json_lines(path, fields)
+    for names, kind in _KINDS:
+        if names <= fields.keys():
+            return kind(path, data)
+    raise _unknown(path)
+
+
+def _json_lines(path: Path, first: Mapping[str, Any]) -> Description:
+    if {"payload", "payloadType", "signatures"} <= first.keys():
+        return _step_file(path)
+    if "step" in first:
+        return _metrics(path)
+    raise _unknown(path)
+
+
+def _parsed(path: Path, data: bytes) -> object:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        raise FormatError(f"{path}: looks like JSON but is damaged or cut off") from None
+
+
+def _unknown(path: Path) -> CommandError:
+    return CommandError(f"{path}: not a file that anh writes; 'anh inspect --help' lists those")
+
+
+def _envelope(path: Path, data: bytes) -> Description:
+    from attest.envelope import Envelope
+    from attest.statements import decode_statement
+
+    envelope = Envelope.from_bytes(data)
+    statement = decode_statement(envelope.payload)
+    payload = cast(
+        "dict[str, Any]", canonical.decode(envelope.payload, max_bytes=len(envelope.payload))
+    )
+    facts = [("record", envelope.record_hash().hex())]
+    facts += [("signed by", signature.keyid) for signature in envelope.signatures]
+    for subject in payload["subject"]:
+        ((algorithm, digest),) = subject["digest"].items()
+        facts.append((f"subject {subject['name']}", f"{algorithm} {digest}"))
+    facts += [(name, readable(value)) for name, value in flat(payload["predicate"]).items()]
+    return Description(f"signed {statement.KIND} statement", facts)
+
+
+def _proof(path: Path, data: bytes) -> Description:
+    from attest.checkpoint import Checkpoint
+    from attest.note import Note
+    from attest.proof import parse_proof
+
+    proof = parse_proof(data)
+    note = Note.from_bytes(proof.checkpoint)
+    head = Checkpoint.from_text(note.text)
+    facts = [
+        ("bytes", f"{len(data):,}"),
+        ("log", head.origin),
+        ("size", str(head.size)),
+        ("root", head.root.hex()),
+        ("signed by", ", ".join(signature.signer.name for signature in note.signatures)),
+    ]
+    facts += [(record.where, record.hash) for record in proof.records]
+    return Description("run proof", facts, ["'anh verify FILE --policy P' checks it"])
+
+
+def _contract(path: Path, data: bytes) -> Description:
+    from attest.contract import Contract
+
+    contract = Contract.from_bytes(data)
+    value = canonical.decode(data, max_bytes=len(data))
+    facts = [("id", contract.id)]
+    return Description("contract", facts + [(n, readable(v)) for n, v in flat(value).items()])
+
+
+def _opening(path: Path, data: bytes) -> Description:
+    from attest.digest_tree import path_text
+    from attest.opening import Opening
+
+    return Description("opening of one tile", _opening_facts(Opening.from_bytes(data), path_text))
+
+
+def _opened_tile(path: Path, data: bytes) -> Description:
+    from attest.digest_tree import path_text
+    from launch.opened_tile import OpenedTile
+
+    opened = OpenedTile.from_bytes(data)
+    facts = [("run", opened.run), *_opening_facts(opened.opening, path_text)]
+    notes = ["'anh verify FILE --policy P --proof run.proof' checks it"]
+    return Description("opened tile of a run's state", facts, notes)
+
+
+def _opening_facts(opening: Any, path_text: Callable[[Any], str]) -> list[tuple[str, str]]:
+    header = opening.header
+    return [
+        ("tensor", path_text(header.path)),
+        ("dtype", header.dtype),
+        ("shape", " x ".join(map(str, header.dims)) or "scalar"),
+        ("grid", " x ".join(map(str, header.grid)) or "1"),
+        ("tile", ", ".join(map(str, opening.index)) or "0"),
+        ("tile bytes", f"{len(opening.tile):,}"),
+        ("step", str(opening.step)),
+        ("alg", opening.alg),
+    ]
+
+
+def _signature(path: Path, data: bytes) -> Description:
+    value = cast("dict[str, Any]", canonical.decode(data, max_bytes=MAX_BYTES))
+    facts = [("name", str(value["name"])), ("StableHLO", str(value["stablehlo"]))]
+    for side in ("inputs", "outputs"):
+        for leaf in value[side]:
+            place = "/".join(map(str, leaf["path"])) or "(only)"
+            shape = " x ".join(map(str, leaf["shape"])) or "scalar"
+            facts.append((f"{side[:-1]} {place}", f"{leaf['dtype']} {shape}"))
+    return Description("program signature", facts)
+
+
+# The names that tell a kind of JSON file; the first set that a file has decides.
+_KINDS: tuple[tuple[set[str], Callable[[Path, bytes], Description]], ...] = (
+    ({"payload", "payloadType", "signatures"}, _envelope),
+    ({"checkpoint", "records", "nodes"}, _proof),
+    ({"line", "opening", "run"}, _opened_tile),
+    ({"header", "setSiblings", "tile"}, _opening),
+    ({"arguments", "inputs", "outputs", "stablehlo"}, _signature),
+    ({"batchSize", "programs", "steps"}, _contract),
+)
+
+
+# --- files of lines ---
+
+
+def _step_file(path: Path) -> Description:
+    from attest import step_file
+    from attest.statements import Segment, Step, decode_statement
+
+    steps: list[int] = []
+    signers: set[str] = set()
+    attempts: set[str] = set()
+    for envelope in step_file.read(path):
+        signers.update(signature.keyid for signature in envelope.signatures)
+        statement = decode_statement(envelope.payload)
+        if isinstance(statement, Step | Segment):
+            attempts.add(statement.attempt)
+            steps.append(statement.row.step if isinstance(statement, Step) else statement.last)
+    torn = not path.read_bytes().endswith(b"\n")
+    facts = [("rows", str(len(steps)))]
+    facts += [("steps", f"{steps[0]} to {steps[-1]}")] if steps else []
+    facts += [("attempt", attempt) for attempt in sorted(attempts)]
+    facts += [("signed by", keyid) for keyid in sorted(signers)]
+    notes = ["the last line is torn: it was never acknowledged and does not count"] if torn else []
+    return Description("step file", facts, notes)
+
+
+def _metrics(path: Path) -> Description:
+    from launch.metrics_rows import read_metrics_rows
+
+    rows = read_metrics_rows(path)
+    facts = [("rows", str(len(rows)))]
+    if rows:
+        facts.append(("steps", f"{rows[0].step} to {rows[-1].step}"))
+        if rows[-1].loss is not None:
+            facts.append(("last loss", f"{rows[-1].loss:.6g}"))
+    return Description("metrics (unsigned)", facts)
+
+
+# --- text ---
+
+
+def _text(path: Path, data: bytes) -> Description:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _unknown(path) from None
+    if "\n\n\N{EM DASH} " in text:
+        return _log_checkpoint(data)
+    if text.count("+") >= 2 and len(text.strip().split()) == 1:
+        return _vkey(text.strip())
+    if path.suffix == ".toml":
+        return _policy(path)
+    raise _unknown(path)
+
+
+def _log_checkpoint(data: bytes) -> Description:
+    from attest.checkpoint import Checkpoint
+    from attest.note import Note
+
+    note = Note.from_bytes(data)
+    head = Checkpoint.from_text(note.text)
+    facts = [("origin", head.origin), ("size", str(head.size)), ("root", head.root.hex())]
+    facts += [("signed by", f"{s.signer.name}+{s.signer.key_hash.hex()}") for s in note.signatures]
+    return Description("log checkpoint", facts)
+
+
+def _vkey(text: str) -> Description:
+    from attest.keys import ALG_COSIGNATURE, VerifierKey
+
+    key = VerifierKey.from_text(text)
+    use = "cosigning (witness)" if key.algorithm == ALG_COSIGNATURE else "signing"
+    facts = [("name", key.name), ("algorithm", f"{key.algorithm:#04x}, {use}")]
+    return Description("public key (vkey)", [*facts, ("public", key.public.hex())])
+
+
+def _policy(path: Path) -> Description:
+    from attest.policy import load_policy
+
+    policy = load_policy(path)
+    facts = [("log", f"{policy.log.origin} ({policy.log.operator})")]
+    facts += [("required", policy.require.level.text)]
+    return Description("policy", facts, ["'anh policy show FILE' prints all of it"])
+
+
+def _private_key(path: Path) -> Description:
+    from attest.keys import PrivateKey
+
+    key = PrivateKey.load(path)
+    facts = [("public", key.public.hex()), ("keyid", key.keyid)]
+    return Description("private key", facts, ["keep it to yourself: whoever has it signs as you"])
+
+
+def _run_directory(path: Path) -> Description:
+    from attest.contract import Contract
+
+    if not (path / "contract.json").is_file():
+        raise CommandError(f"{path}: a directory without contract.json; name a run or a file in it")
+    contract = Contract.from_bytes((path / "contract.json").read_bytes())
+    statements = sorted(file.stem for file in (path / "statements").glob("*.json"))
+    facts = [
+        ("contract", contract.id),
+        ("steps", str(contract.steps)),
+        ("statements", ", ".join(statements) or "none yet"),
+        ("run proof", "yes" if (path / "run.proof").is_file() else "not yet"),
+    ]
+    return Description("run directory", facts, ["'anh report D' makes a page of it"])
+
+
+def readable(text: str) -> str:
+    """Add the decimal value to a hexadecimal float; leave other text as it is."""
+    if text.startswith(("0x", "-0x")) and "p" in text:
+        return f"{float.fromhex(text):.6g}  ({text})"
+    return text

@@ -1,0 +1,105 @@
+"""Verify files for the command line: read them, time the light client, keep its memory of logs.
+
+Imports the light client and nothing else, so that `anh verify` starts at once.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attest.client import verify_run
+from attest.errors import FormatError, InputError
+from attest.memory import ConsistencySource, Memory
+from attest.policy import load_policy
+from attest.proof import parse_proof
+from attest.statements import Final, Genesis
+from attest.trust import Policy
+from attest.verdict import Verdict
+from launch.key_home import key_folder
+
+if TYPE_CHECKING:
+    from launch.opened_tile import OpenedTile
+
+# More than any file to verify may have: the parsers have tighter caps of their own.
+MAX_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class TimedVerdict:
+    """A verdict and the milliseconds that it took, files already read."""
+
+    verdict: Verdict
+    milliseconds: float
+
+
+def verify_proof(
+    proof: bytes, policy: Policy, *, artifact: Path | None = None, history: Memory | None = None
+) -> TimedVerdict:
+    """Verify a run proof; raises what the light client raises."""
+    start = time.perf_counter()
+    verdict = verify_run(proof, policy, artifact=artifact, history=history)
+    return TimedVerdict(verdict, (time.perf_counter() - start) * 1e3)
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file to verify; raises InputError where it is larger than anything acceptable."""
+    with path.open("rb") as stream:
+        data = stream.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise InputError(f"{path}: more than {MAX_BYTES:,} bytes; no file of ours is that large")
+    return data
+
+
+def read_policy(path: Path) -> Policy:
+    """Read the policy; a missing file and a directory are told apart as everywhere."""
+    with path.open("rb"):
+        pass
+    return load_policy(path)
+
+
+def memory_of(policy: Policy, consistency: ConsistencySource | None = None) -> Memory | None:
+    """Return this person's memory of the policy's log, or None where nothing can be kept.
+
+    One folder a log key: the policy pins the key, and another key under one name is another log.
+    """
+    folder = key_folder().parent / "logs" / policy.log.key.public.hex()[:16]
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        return None
+    return Memory(folder, consistency)
+
+
+def consistency_source(*, history: Path | None, log: Path | None) -> ConsistencySource | None:
+    """Return where paths between two sizes of the log come from, beside the proof itself.
+
+    `history` is a consistency file, `log` the directory of the log; at most one is given.
+    """
+    if history is not None:
+        from attest.consistency_file import ConsistencyFile
+
+        return ConsistencyFile.load(history).consistency
+    if log is not None:
+        from attest.log.sequencer import LocalLog
+        from launch.commands.log import log_folder
+
+        return LocalLog.open(log_folder(log)).consistency
+    return None
+
+
+def verify_opened_tile(data: bytes, proof: bytes) -> "OpenedTile":
+    """Check an opened tile against a run proof that has been verified; returns it.
+
+    Raises FormatError or RefusedError naming what does not hold.
+    """
+    from launch.opened_tile import OpenedTile
+
+    opened = OpenedTile.from_bytes(data)
+    parsed = parse_proof(proof)
+    genesis = parsed.of_kind(Genesis)[0]
+    final = parsed.of_kind(Final)[0]
+    if not isinstance(genesis.statement, Genesis) or not isinstance(final.statement, Final):
+        raise FormatError("run proof: holds no genesis or final record")
+    opened.verify(run=genesis.hash, genesis=genesis.statement, final=final.statement)
+    return opened
