@@ -11,22 +11,26 @@ from dataclasses import dataclass
 
 from anh_jax.errors import AnhError
 from anh_jax.line import Line, walk_line
+from anh_jax.program.init_check import init_kind as program_init_kind
+from anh_jax.program.storage import read_program
 from anh_jax.run_directory import RunDirectory
 from anh_jax.training.seams import AttemptGrant, AttemptRequest
 from attest import merkle
 from attest.contract import Contract
 from attest.envelope import Envelope, sign
 from attest.keys import PrivateKey
-from attest.statements.encoding import Statement, decode_statement, encode_statement
-from attest.statements.training import (
+from attest.statements import (
     Attempt,
     ContractStatement,
     ExportedFile,
     Final,
     Genesis,
     Mesh,
+    Statement,
+    decode_statement,
+    encode_statement,
 )
-from attest.statements.training import Line as LineCommitment
+from attest.statements import Line as LineCommitment
 
 
 @dataclass(frozen=True)
@@ -180,3 +184,10 @@ def _expect(envelope: Envelope, kind: type[Statement]) -> Statement:
     if not isinstance(statement, kind):
         raise AnhError(f"expected a {kind.KIND} statement, found {statement.KIND}")
     return statement
+
+
+def init_kind(run: RunDirectory) -> str:
+    """Say whether state 0 has the same bits on every backend: `exact`, else `class`."""
+    contract = Contract.from_bytes(run.contract_bytes())
+    init = read_program(run.programs, "init", id=contract.programs.init)
+    return program_init_kind(init)

@@ -83,4 +83,4 @@ def _driver() -> str:
 def _flags() -> str:
     # A path inside XLA_FLAGS (dump folders) does not change bits and would leak a home folder.
     kept = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "/" not in flag]
-    return " ".join(sorted(kept))
+    return " ".join(sorted(kept)) or "none"

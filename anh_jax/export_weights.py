@@ -36,10 +36,10 @@ def exported_bytes(parameters: Mapping[str, Any]) -> bytes:
     return safetensors.numpy.save(named)
 
 
-def export_parameters(parameters: Mapping[str, Any], folder: Path) -> Path:
-    """Write the file into `folder` and return its path."""
+def write_export(data: bytes, folder: Path) -> Path:
+    """Write exported bytes into `folder` and return the file's path."""
     path = folder / FILE_NAME
-    write_atomically(path, exported_bytes(parameters))
+    write_atomically(path, data)
     return path
 
 

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from anh_jax.errors import AnhError
 from anh_jax.run_directory import RunDirectory
 from attest import step_file
-from attest.statements.encoding import decode_statement
-from attest.statements.row import Row
-from attest.statements.training import Step
+from attest.statements import Row, Step, decode_statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +101,9 @@ def walk_line(run: RunDirectory, *, run_id: bytes) -> Line:
         cursor = by_hash[previous]
     line.reverse()
     if [signed.row.step for signed in line] != list(range(1, len(line) + 1)):
-        raise AnhError(f"{run.root}: the rows do not count 1, 2, 3, ...; the steps/ files are wrong")
+        raise AnhError(
+            f"{run.root}: the rows do not count 1, 2, 3, ...; the steps/ files are wrong"
+        )
     return _beside(run_id, line, rows)
 
 

@@ -65,7 +65,9 @@ class RunDirectory:
     def create(cls, root: Path) -> "RunDirectory":
         """Make the folders of a new run; refuse a folder that already holds something."""
         if root.exists() and any(root.iterdir()):
-            raise AnhError(f"{root}: exists already; go on with 'anh resume {root}' or name another")
+            raise AnhError(
+                f"{root}: exists already; go on with 'anh resume {root}' or name another"
+            )
         try:
             for folder in _FOLDERS:
                 (root / folder).mkdir(parents=True, exist_ok=True)
@@ -82,7 +84,9 @@ class RunDirectory:
         if not root.is_dir():
             raise AnhError(f"{root}: no such run directory; 'anh train CONFIG' makes one")
         if not (root / "contract.json").is_file():
-            raise AnhError(f"{root}: holds no contract.json, so it is no run directory of anh train")
+            raise AnhError(
+                f"{root}: holds no contract.json, so it is no run directory of anh train"
+            )
         return cls(root)
 
     @property

@@ -6,7 +6,7 @@ from typing import Protocol, cast
 
 from attest.checkpoint import Checkpoint
 from attest.envelope import Envelope
-from attest.errors import InputError
+from attest.errors import FormatError, InputError
 from attest.lineage import MAX_LISTED_ATTEMPTS
 from attest.multiproof import nodes_from_paths
 from attest.note import Note
@@ -23,6 +23,7 @@ from attest.statements import (
     Segment,
     Status,
     Step,
+    decode_statement,
     predicate_type,
 )
 
@@ -162,8 +163,26 @@ def _concerns(record: ProofRecord, run: str, contract_id: str, final: ProofRecor
 
 
 def _is_about(conflict: Conflict, run: str) -> bool:
-    # Every statement of a run's own names the run, in a field or in its row.
-    return any(run.encode() in envelope.payload for envelope in (conflict.first, conflict.second))
+    return any(_run_of(envelope) == run for envelope in (conflict.first, conflict.second))
+
+
+def _run_of(envelope: Envelope) -> str | None:
+    """Return the run that a record is of, as monitors see it."""
+    try:
+        statement = decode_statement(envelope.payload)
+    except FormatError:
+        return None  # a reporter may show anything; what is no statement is of no run
+    match statement:
+        case Genesis():
+            return envelope.record_hash().hex()
+        case Step(row=row):
+            return row.run
+        case Attempt() | Segment() | Final() | Audit() | Property():
+            return statement.run
+        case Intent(about="run", target=target):
+            return target
+        case _:
+            return None
 
 
 def _resumed(log: LogReader, attempts: list[ProofRecord]) -> list[ProofRecord]:
@@ -184,5 +203,5 @@ def _resumed(log: LogReader, attempts: list[ProofRecord]) -> list[ProofRecord]:
 
 def _newest(statuses: list[ProofRecord], records: list[ProofRecord]) -> ProofRecord | None:
     last = max(record.index for record in records)
-    covering = [r for r in statuses if cast(Status, r.statement).log.size > last]
+    covering = [r for r in statuses if last < cast(Status, r.statement).log.size <= r.index]
     return covering[-1] if covering else None

@@ -5,10 +5,8 @@ a remembered size, or a tree that does not extend the remembered one, has equivo
 heads go into an evidence file that anyone can check.
 """
 
-import fcntl
 import hashlib
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -24,6 +22,7 @@ from attest.errors import (
     InputError,
     RefusedError,
 )
+from attest.file_lock import locked
 from attest.head import Head
 from attest.inclusion import ProvenRecords
 from attest.keys import VerifierKey
@@ -97,7 +96,7 @@ class Memory:
             EquivocationError: if the remembered tree is proven not to be a prefix.
             RefusedError: (check `history`) if a given path does not hold.
         """
-        with self._locked():
+        with locked(self._directory / "lock"):
             old = self.newest(log)
             head = proven.head
             if old is None:
@@ -149,14 +148,3 @@ class Memory:
 
     def _path(self, origin: str) -> Path:
         return self._directory / f"{hashlib.sha256(origin.encode()).hexdigest()}.checkpoint"
-
-    @contextmanager
-    def _locked(self) -> Generator[None, None, None]:
-        path = self._directory / "lock"
-        try:
-            file = open(path, "ab")  # noqa: SIM115
-        except OSError as error:
-            raise InputError(f"cannot open {path}: {error.strerror}") from None
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield

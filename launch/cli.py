@@ -37,6 +37,9 @@ class Verb:
 
 
 VERBS = (
+    Verb("train", TRAIN, "Train a model from a YAML file, signed and logged step by step."),
+    Verb("resume", TRAIN, "Go on with a run that was stopped."),
+    Verb("prove", TRAIN, "Log what a run has signed and write its run proof."),
     Verb("report", TRAIN, "Write one HTML page about a run."),
     Verb("doctor", TRAIN, "Say what would stop a run on this machine, and the fix."),
     Verb("verify", CHECK, "Check a run proof or an opening against a policy, offline."),

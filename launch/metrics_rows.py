@@ -39,12 +39,13 @@ def read_metrics_rows(path: Path) -> tuple[MetricsRow, ...]:
         return ()
     by_step: dict[int, MetricsRow] = {}
     for number, line in enumerate(lines, start=1):
-        row = _row(line, f"{path}, line {number}")
+        row = parse_row(line, f"{path}, line {number}")
         by_step[row.step] = row
     return tuple(by_step[step] for step in sorted(by_step))
 
 
-def _row(line: bytes, where: str) -> MetricsRow:
+def parse_row(line: bytes, where: str) -> MetricsRow:
+    """Read one line; raises CommandError naming `where` if it is no row."""
     try:
         value: Any = json.loads(line)
     except (ValueError, RecursionError):

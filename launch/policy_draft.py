@@ -1,11 +1,12 @@
 """Build a policy from what a relying party types, and say what a policy can and cannot reach."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from attest.errors import AttestError
+from attest.errors import AttestError, FormatError
 from attest.keys import ALG_COSIGNATURE, ALG_ED25519, Role, VerifierKey, check_public_key
 from attest.level import Level
 from attest.policy import load_policy
@@ -70,14 +71,29 @@ def owned(text: str, option: str) -> Owned:
 def public_key(text: str, option: str) -> bytes:
     """Read a public key typed as 64 hex digits, a vkey, a key's name or a key file's path."""
     if len(text) == 64 and all(char in "0123456789abcdef" for char in text):
-        return check_public_key(bytes.fromhex(text))
+        with _typed(option):
+            return check_public_key(bytes.fromhex(text))
     if locate(text) is not None:
         return find_key(text).public
     if text.count("+") >= 2:
-        return VerifierKey.from_text(text).public
+        return _vkey(text, option).public
     raise CommandError(
         f"{option} {text}: no public key (64 hex digits), no vkey, no key of yours, no key file"
     )
+
+
+def _vkey(text: str, option: str) -> VerifierKey:
+    with _typed(option):
+        return VerifierKey.from_text(text)
+
+
+@contextmanager
+def _typed(option: str) -> Generator[None]:
+    """Turn malformed text on the command line into a command that could not run."""
+    try:
+        yield
+    except FormatError as error:
+        raise CommandError(f"{option}: {error}") from error
 
 
 def _key_entry(role: Role, text: str) -> KeyEntry:
@@ -92,7 +108,7 @@ def _log(draft: Draft, base: Policy | None) -> LogEntry:
             raise CommandError("name the log: --log VKEY=OPERATOR, or --like D/policy.toml")
         return base.log
     said = owned(draft.log, "--log")
-    key = VerifierKey.from_text(said.key)
+    key = _vkey(said.key, "--log")
     if key.algorithm != ALG_ED25519:
         raise CommandError(f"--log {said.key}: a log's vkey has algorithm 0x01, not a witness's")
     return LogEntry(key.name, key, said.operator)
@@ -100,7 +116,7 @@ def _log(draft: Draft, base: Policy | None) -> LogEntry:
 
 def _witness(text: str) -> WitnessEntry:
     said = owned(text, "--witness")
-    key = VerifierKey.from_text(said.key)
+    key = _vkey(said.key, "--witness")
     if key.algorithm != ALG_COSIGNATURE:
         raise CommandError(f"--witness {said.key}: a witness's vkey has algorithm 0x04")
     return WitnessEntry(key, said.operator)

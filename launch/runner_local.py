@@ -1,5 +1,6 @@
 """Runs one worker in this process: no Ray, no second process, the first step soonest."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,16 +11,24 @@ from launch.interrupts import Interrupts
 from launch.phases import Phase
 from launch.run_outcome import DEFAULT_ENTRY, RunOutcome, load_entry
 
+POLL_SECONDS = 0.1
+
 
 class LocalReporter:
     """Passes a single worker's phases on, and Ctrl-C back."""
 
     def __init__(
-        self, interrupts: Interrupts, stop_request: Path, on_phase: Callable[[Phase], None]
+        self,
+        interrupts: Interrupts,
+        stop_request: Path,
+        on_phase: Callable[[Phase], None],
+        on_poll: Callable[[], None],
     ) -> None:
         self._interrupts = interrupts
         self._stop_request = stop_request
         self._on_phase = on_phase
+        self._on_poll = on_poll
+        self._polled = 0.0
         self.stopped = False
 
     def phase(self, name: str, seconds: float) -> None:
@@ -31,6 +40,10 @@ class LocalReporter:
 
     def should_stop(self) -> bool:
         """Tell whether Ctrl-C was pressed or a stop file lies in the run directory."""
+        now = time.monotonic()
+        if now - self._polled >= POLL_SECONDS:
+            self._polled = now
+            self._on_poll()
         self.stopped = self._interrupts.asked or self._stop_request.exists()
         return self.stopped
 
@@ -40,11 +53,12 @@ def run_locally(
     *,
     grant: Grant,
     on_phase: Callable[[Phase], None],
+    on_poll: Callable[[], None] = lambda: None,
     entry: str = DEFAULT_ENTRY,
 ) -> RunOutcome:
     """Run one worker to its end; a second Ctrl-C raises KeyboardInterrupt at once.
 
-    `grant` signs the attempt; whatever it or the worker raises passes through.
+    `grant` signs the attempt; `on_poll` is called between steps, ten times a second at most. Whatever it or the worker raises passes through.
     """
     stop_request = RunDirectory(run_directory).stop_request
     stop_request.unlink(missing_ok=True)
@@ -55,7 +69,7 @@ def run_locally(
         return granted[-1]
 
     with Interrupts() as interrupts:
-        reporter = LocalReporter(interrupts, stop_request, on_phase)
+        reporter = LocalReporter(interrupts, stop_request, on_phase, on_poll)
         load_entry(entry)(
             run_directory,
             rank=0,

@@ -65,10 +65,11 @@ def memory_of(policy: Policy, consistency: ConsistencySource | None = None) -> M
     One folder a log key: the policy pins the key, and another key under one name is another log.
     """
     folder = key_folder().parent / "logs" / policy.log.key.public.hex()[:16]
-    place = next(path for path in (folder, *folder.parents) if path.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        return None
-    return Memory(folder, consistency)
+    try:
+        memory = Memory(folder, consistency)
+    except InputError:
+        return None  # a read-only home: the verdict says that history was not checked
+    return memory if os.access(folder, os.W_OK | os.X_OK) else None
 
 
 def consistency_source(*, history: Path | None, log: Path | None) -> ConsistencySource | None:

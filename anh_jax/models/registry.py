@@ -6,7 +6,6 @@ something with `shape` and `dtype`, and returns a `Model` (see `models.model_fro
 loss: `function(**options)` returns a `Loss`.
 """
 
-import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any, cast
@@ -23,6 +22,7 @@ from anh_jax.experiment_choices import (
     SoftmaxCrossEntropy,
     VisionTransformer,
 )
+from anh_jax.imported import load_function
 from anh_jax.models.language_model import language_model
 from anh_jax.models.losses import Loss, next_token_cross_entropy, softmax_cross_entropy
 from anh_jax.models.mlp import mlp
@@ -94,11 +94,7 @@ def _check_tokens(config: LanguageModel, shape: tuple[int, ...]) -> None:
 
 
 def _call(path: str, group: str, *arguments: Any, options: Mapping[str, object]) -> Any:
-    module_name, _, function_name = path.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{group}.import: {path} cannot be imported: {error}") from error
+    function = load_function(path, key=f"{group}.import")
     try:
         inspect.signature(function).bind(*arguments, **options)
     except TypeError as error:

@@ -88,7 +88,7 @@ def export_program(
 
 
 def _export(
-    name: str, jitted: Callable[..., Any], shapes: list[Tree], platform: str, precision: str
+    name: str, jitted: jax.stages.Wrapped, shapes: list[Tree], platform: str, precision: str
 ) -> jax_export.Exported:
     try:
         with (

@@ -8,7 +8,7 @@ private parts; `Exported.mlir_module_serialized` is the one used here.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,8 +19,8 @@ from jax.sharding import Mesh, NamedSharding
 from anh_jax.errors import ProgramError
 from anh_jax.program import module_checks, stablehlo
 from anh_jax.program.signature import AXES, BATCH, Leaf, ProgramSignature, StoredProgram
-from anh_jax.program.tensors import KEY_DTYPE, abstract, dtype_name, shape_text, sharding_of
-from anh_jax.program.tree import Tree, empty_nodes, from_leaves, leaves_of, path_text
+from anh_jax.program.tensors import KEY_DTYPE, abstract, dtype_of, shape_text, sharding_of
+from anh_jax.program.tree import Path, Tree, empty_nodes, from_leaves, leaves_of, path_text
 
 
 class LoadedProgram:
@@ -29,19 +29,19 @@ class LoadedProgram:
     Attributes:
         signature: what it takes and gives.
         mesh: where it runs.
-        id: the stored program's id, in hex.
     """
 
     def __init__(self, stored: StoredProgram, mesh: Mesh, donate: Sequence[int] = ()) -> None:
         self.signature = stored.signature
         self.mesh = mesh
-        self.id = stored.id
         self._paths = tuple(leaf.path for leaf in stored.signature.outputs)
+        trees = tuple(stored.signature.inputs_of(name) for name in stored.signature.arguments)
+        self._structure = jax.tree.structure(trees)
+        self._dtypes = tuple(dtype_of(leaf.dtype) for leaf in stored.signature.inputs)
         for leaf in (*self.signature.inputs, *self.signature.outputs):
             _check_divisible(self.signature, leaf, mesh)
-        exported = _replaced_stub(stored, mesh)
         self._jitted = jax.jit(
-            lambda *leaves: exported.call(*leaves),
+            _named_call(stored.name, _replaced_stub(stored, mesh)),
             in_shardings=_shardings(self.signature.inputs, mesh),
             out_shardings=list(_shardings(self.signature.outputs, mesh)),
             donate_argnums=_donated(self.signature, donate),
@@ -65,20 +65,12 @@ class LoadedProgram:
         Raises:
             ProgramError: names the leaf that is missing, unknown, or of another shape or dtype.
         """
-        signature = self.signature
-        if len(arguments) != len(signature.arguments):
-            names = ", ".join(signature.arguments)
-            raise ProgramError(
-                f"program {signature.name}: {len(arguments)} arguments, expected ({names})"
-            )
-        found: dict[tuple[str, ...], Any] = {}
-        empty: list[tuple[str, ...]] = []
-        for name, tree in zip(signature.arguments, arguments, strict=True):
-            found.update(leaves_of(tree, (name,)))
-            empty.extend(empty_nodes(tree, (name,)))
-        _check_paths(signature, found, empty)
-        _check_values(signature, found)
-        return list(found.values())
+        leaves, structure = jax.tree.flatten(arguments)
+        if structure != self._structure:
+            # Other mappings than dict are welcome; whatever else differs is named here.
+            leaves = _named_leaves(self.signature, arguments)
+        _check_values(self.signature, self._dtypes, leaves)
+        return leaves
 
     def _tree(self, leaves: Sequence[Any]) -> Tree:
         pairs = dict(zip(self._paths, leaves, strict=True))
@@ -113,6 +105,15 @@ def _replaced_stub(stored: StoredProgram, mesh: Mesh) -> jax_export.Exported:
     return dataclasses.replace(
         stub, mlir_module_serialized=artifact, fun_name=stored.signature.name
     )
+
+
+def _named_call(name: str, exported: jax_export.Exported) -> Callable[..., list[Any]]:
+    def call(*leaves: Any) -> list[Any]:
+        return exported.call(*leaves)
+
+    # Profilers show it, and so does the compile cache.
+    call.__name__ = name
+    return call
 
 
 def _checked_named(stored: StoredProgram) -> Any:
@@ -178,32 +179,48 @@ def _check_divisible(signature: ProgramSignature, leaf: Leaf, mesh: Mesh) -> Non
             )
 
 
-def _check_paths(signature: ProgramSignature, found: Any, empty: Sequence[Any]) -> None:
-    expected = [leaf.path for leaf in signature.inputs]
-    if list(found) == expected and list(empty) == list(signature.empty_inputs):
-        return
+def _named_leaves(signature: ProgramSignature, arguments: Sequence[Tree]) -> list[Any]:
+    if len(arguments) != len(signature.arguments):
+        names = ", ".join(signature.arguments)
+        raise ProgramError(
+            f"program {signature.name}: {len(arguments)} arguments, expected ({names})"
+        )
+    found: dict[Path, Any] = {}
+    empty: list[Path] = []
+    for name, tree in zip(signature.arguments, arguments, strict=True):
+        found.update(leaves_of(tree, (name,)))
+        empty.extend(empty_nodes(tree, (name,)))
     given = {*found, *empty}
-    wanted = {*expected, *signature.empty_inputs}
-    missing, unknown = sorted(wanted - given), sorted(given - wanted)
-    what = f"no {path_text(missing[0])}" if missing else f"unknown {path_text(unknown[0])}"
-    raise ProgramError(f"program {signature.name}: {what} among the arguments")
+    wanted = {*(leaf.path for leaf in signature.inputs), *signature.empty_inputs}
+    if missing := sorted(wanted - given):
+        raise ProgramError(
+            f"program {signature.name}: no {path_text(missing[0])} among the arguments"
+        )
+    if unknown := sorted(given - wanted):
+        raise ProgramError(
+            f"program {signature.name}: unknown {path_text(unknown[0])} among the arguments"
+        )
+    return list(found.values())
 
 
-def _check_values(signature: ProgramSignature, found: Any) -> None:
-    batch: Any = None
-    for leaf, value in zip(signature.inputs, found.values(), strict=True):
-        if not hasattr(value, "shape") or not hasattr(value, "dtype"):
-            kind = type(value).__name__
+def _check_values(
+    signature: ProgramSignature, dtypes: Sequence[Any], values: Sequence[Any]
+) -> None:
+    batch: Any = BATCH
+    for leaf, dtype, value in zip(signature.inputs, dtypes, values, strict=True):
+        shape = getattr(value, "shape", None)
+        if shape is None or not hasattr(value, "dtype"):
             raise ProgramError(
-                f"program {signature.name}: {leaf.text} is a {kind}, expected an array"
+                f"program {signature.name}: {leaf.text} is a {type(value).__name__},"
+                " expected an array"
             )
-        shape = tuple(value.shape)
-        if BATCH in leaf.shape and len(shape) == len(leaf.shape):
-            batch = shape[leaf.shape.index(BATCH)] if batch is None else batch
+        if batch == BATCH and BATCH in leaf.shape and len(shape) == len(leaf.shape):
+            batch = shape[leaf.shape.index(BATCH)]
+        if shape == leaf.shape and value.dtype == dtype:
+            continue
         expected = tuple(batch if size == BATCH else size for size in leaf.shape)
-        if shape != expected or dtype_name(value.dtype) != leaf.dtype:
+        if tuple(shape) != expected or value.dtype != dtype:
             raise ProgramError(
-                f"program {signature.name}: {leaf.text} is"
-                f" {shape_text(shape, dtype_name(value.dtype))}, expected"
-                f" {shape_text(expected, leaf.dtype)}"
+                f"program {signature.name}: {leaf.text} is {shape_text(shape, str(value.dtype))},"
+                f" expected {shape_text(expected, leaf.dtype)}"
             )

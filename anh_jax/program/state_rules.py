@@ -5,7 +5,6 @@ by check B. `gradient`: written from forward statistics of `gradient`, judged by
 that two rules claim, or none, could change unseen.
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import Literal
 
@@ -51,11 +50,6 @@ def state_rules(
 def rules_bytes(rules: Mapping[str, Rule]) -> bytes:
     """Encode the rules as canonical JSON."""
     return canonical.encode(dict(rules))
-
-
-def rules_digest(rules: Mapping[str, Rule]) -> str:
-    """Return the SHA-256 of the encoded rules, in hex."""
-    return hashlib.sha256(rules_bytes(rules)).hexdigest()
 
 
 def _rule(path: Path, written: Mapping[Path, Leaf], from_forward: Mapping[Path, str]) -> Rule:

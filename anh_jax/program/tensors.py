@@ -27,8 +27,9 @@ def dtype_name(dtype: Any) -> str:
     """
     name = str(dtype) if jnp.issubdtype(dtype, jax.dtypes.extended) else jnp.dtype(dtype).name
     if name != KEY_DTYPE and name not in _PLAIN:
-        raise ProgramError(f"dtype {name}: not one that programs exchange; use {KEY_DTYPE} or a"
-                           " number type")  # fmt: skip
+        raise ProgramError(
+            f"dtype {name}: not one that programs exchange; use {KEY_DTYPE} or a number type"
+        )
     return name
 
 

@@ -5,7 +5,7 @@ sum over examples, so the sums of the parts are the sums of the whole, up to rou
 (docs/protocol.md, "Programs").
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,32 +13,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from anh_jax.errors import ProgramError
 from anh_jax.program.load import load_program
 from anh_jax.program.signature import StoredProgram
+from anh_jax.training.state import State, gradient_part, moved, moving_part, seed_words
 
-State = dict[str, Any]
 Tree = dict[str, Any]
+Examples = Mapping[str, jax.Array]
 
 
 class Executor:
-    """The five programs of a contract, loaded and compiled for one mesh.
+    """The five programs of a contract, loaded for one mesh.
 
-    `constants` is the contract's table, float32[steps, constants per step]; `microbatch` the
-    examples per call of gradient, or None for a whole batch at once.
+    `constants` is the contract's table, float32[steps, constants per step].
     """
 
     def __init__(
-        self,
-        programs: Mapping[str, StoredProgram],
-        constants: np.ndarray,
-        mesh: Mesh,
-        *,
-        microbatch: int | None = None,
-    ):
-        self.mesh = mesh
+        self, programs: Mapping[str, StoredProgram], constants: np.ndarray, mesh: Mesh
+    ) -> None:
         self._constants = constants
-        self._microbatch = microbatch
         self._init = load_program(programs["init"], mesh)
         self._gradient = load_program(programs["gradient"], mesh)
         self._scalars = load_program(programs["scalars"], mesh)
@@ -49,26 +41,14 @@ class Executor:
 
     def initial_state(self, seed: int) -> State:
         """Return state 0, drawn by the contract's init program from a 64-bit seed."""
-        words = np.array([seed >> 32, seed & 0xFFFFFFFF], dtype=np.uint32)
-        return self._init(words)
+        return self._init(seed_words(seed))
 
-    def gradient(self, state: State, examples: Mapping[str, jax.Array]) -> Tree:
-        """Return the sums of gradients, forward statistics, loss and weight over the examples."""
-        arguments = {"parameters": state["parameters"], "step": state["step"]}
-        size = next(iter(examples.values())).shape[0]
-        part = self._microbatch or size
-        if size % part:
-            raise ProgramError(
-                f"plan.microbatch: {part} does not divide the batch of {size}; choose a divisor"
-            )
-        total: Tree | None = None
-        for start in range(0, size, part):
-            piece = examples
-            if part != size:
-                piece = {name: value[start : start + part] for name, value in examples.items()}
-            outputs = self._gradient(arguments, piece, state["key"])
-            total = outputs if total is None else self._add(total, outputs)
-        assert total is not None
+    def gradient(self, state: State, pieces: Sequence[Examples]) -> Tree:
+        """Return the sums of gradients, forward statistics, loss and weight over all pieces."""
+        seen = gradient_part(state)
+        total = self._gradient(seen, pieces[0], state["key"])
+        for piece in pieces[1:]:
+            total = self._add(total, self._gradient(seen, piece, state["key"]))
         return total
 
     def scalars(self, outputs: Tree) -> Tree:
@@ -77,11 +57,10 @@ class Executor:
 
     def update(self, state: State, outputs: Tree, scalars: Tree, step: int) -> State:
         """Return the state after `step`, counted from 1; the old state's buffers are given up."""
-        moving = {name: state[name] for name in ("parameters", "optimizer", "step")}
         constants = self._constants[step - 1]
-        moved = self._update(moving, outputs["gradient"], scalars, constants)
-        return {"key": state["key"], **moved}
+        updated = self._update(moving_part(state), outputs["gradient"], scalars, constants)
+        return moved(state, updated)
 
-    def evaluate(self, state: State, examples: Mapping[str, jax.Array]) -> Tree:
+    def evaluate(self, parameters: Mapping[str, Any], examples: Examples) -> Tree:
         """Return counts of right answers and of all answers, and the summed loss."""
-        return self._evaluate(state["parameters"], examples)
+        return self._evaluate(parameters, examples)

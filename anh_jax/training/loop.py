@@ -7,15 +7,16 @@ from typing import Any, Protocol
 
 import jax
 
-from anh_jax.training.executor import Executor, State, Tree
+from anh_jax.training.executor import Executor, Tree
+from anh_jax.training.state import State
 
 
 @dataclass(frozen=True)
 class StepBatch:
-    """The examples of one step, placed on the mesh, and the root that commits them (hex)."""
+    """The examples of one step on the mesh, in microbatches, and the root committing them (hex)."""
 
     step: int
-    examples: dict[str, jax.Array]
+    pieces: tuple[dict[str, jax.Array], ...]
     root: str
 
 
@@ -71,7 +72,7 @@ def train(
         return stop(completed.step)
 
     for batch in batches:
-        outputs = executor.gradient(state, batch.examples)
+        outputs = executor.gradient(state, batch.pieces)
         if previous is not None and hand_over(previous):
             return state
         previous = None  # the update below gives the buffers of its state away

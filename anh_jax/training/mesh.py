@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding
 
 from anh_jax.errors import ConfigError
 from anh_jax.models.axes import spec_of
@@ -44,11 +44,6 @@ def make_mesh(*, data: int = 1, fsdp: int = 1, tensor: int = 1) -> Mesh:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Return the sharding of arrays whose first dimension is the batch."""
     return NamedSharding(mesh, partition_spec(spec_of(("batch",))))
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of arrays that every device holds whole."""
-    return NamedSharding(mesh, PartitionSpec())
 
 
 def place_examples(mesh: Mesh, examples: Mapping[str, np.ndarray]) -> dict[str, Array]:

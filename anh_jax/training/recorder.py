@@ -6,9 +6,7 @@ from anh_jax.training.checkpoints import Position
 from attest.canonical import hex_float
 from attest.envelope import sign
 from attest.keys import PrivateKey
-from attest.statements.encoding import encode_statement
-from attest.statements.row import Row, Scalars
-from attest.statements.training import Step
+from attest.statements import Row, Scalars, Step, encode_statement
 from attest.step_file import StepFile
 
 

@@ -22,7 +22,8 @@ class AttemptRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     `rank` counts from 0 to `processes` - 1. `public_key_hex` is the worker's own key for this
     attempt. `resumed_record_hex` is the record hash of the genesis or step that it resumes from,
     empty or None for genesis, and `step` the steps completed there. `mesh` maps data, fsdp and
-    tensor to their sizes. `reason` is what the worker knows; the granting side writes
+    tensor to their sizes. `execution_class` is what decides the bits of its steps, and
+    `initial_root` the digest of state 0, for genesis. `reason` is what the worker knows; the granting side writes
     "worker lost" where an earlier group of the same run died.
     """
 
@@ -34,6 +35,8 @@ class AttemptRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     processes: _Size
     environment: dict[str, str]
     reason: Literal["start", "resume", "worker lost"]
+    execution_class: dict[str, str] = {}
+    initial_root: _Hex32 | None = None
 
 
 class AttemptGrant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

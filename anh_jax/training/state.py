@@ -53,11 +53,6 @@ def moved(state: State, updated: State) -> State:
     return {**state, **updated}
 
 
-def state_shardings(init: ProgramSignature, mesh: Mesh) -> Tree:
-    """Return the sharding of each leaf of the state on `mesh`, from the signature of `init`."""
-    return jax.tree.map(lambda tensor: sharding_of(mesh, tensor.spec), init.output_tree())
-
-
 def abstract_state(init: ProgramSignature, mesh: Mesh) -> Tree:
     """Return shape, dtype and sharding of each leaf of the state: what a restore asks for."""
 

@@ -127,7 +127,8 @@ class Publisher:
         data = read_file(self._layout.checkpoint, MAX_NOTE_BYTES)
         if not open_cosigned(data, self._names.log, [self._names.witness]).cosignatures:
             raise RefusedError(
-                f"{self._layout.checkpoint}: the log's witness has not cosigned it",
+                f"{self._layout.checkpoint}: the log's witness has not cosigned it; delete it, and "
+                "the next checkpoint writes it anew",
                 check="cosignature",
             )
         return data

@@ -51,6 +51,7 @@ from attest.statements import (
     Row,
     RunEntries,
     Scalars,
+    Segment,
     Source,
     Statement,
     Status,
@@ -128,6 +129,18 @@ def contract(steps: int) -> Contract:
     )
 
 
+def segment(run: str, attempt: str, first: int, last: int) -> Segment:
+    return Segment(
+        state_root=digest(f"state {last}"),
+        run=run,
+        attempt=attempt,
+        first=first,
+        last=last,
+        rows_root=digest(f"rows {first} to {last}"),
+        seen=None,
+    )
+
+
 class Story:
     """Tell a run; `records` maps what was told to its record hash, `at` to its index."""
 
@@ -191,6 +204,22 @@ class Story:
         self.records[name] = envelope.record_hash().hex()
         self.at[name] = index
         return self.records[name]
+
+    def replace_entry(self, index: int, envelope: Envelope) -> None:
+        """Put another envelope in an entry's place, as if it had always been there."""
+        self.leaves[index] = envelope.to_bytes()
+        self.leaf_hashes[index] = leaf_hash(self.leaves[index])
+        self._ranges.clear()
+
+    def drop_last(self) -> None:
+        """Take the last entry back."""
+        index = len(self.leaves) - 1
+        self.leaves.pop()
+        self.leaf_hashes.pop()
+        self.statements.pop(index)
+        self._ranges.clear()
+        self.at = {name: at for name, at in self.at.items() if at != index}
+        self.indices = {record: at for record, at in self.indices.items() if at != index}
 
     def fill(self, count: int) -> None:
         """Append entries that stand for steps nobody looks at here."""
@@ -374,7 +403,7 @@ class Story:
         self.add(f"{name} {who}", replace(audit, **changes), signer or who)
 
     def tell_property(
-        self, who: str, *, signer: str = "", name: str = "property", **changes: Any
+        self, who: str, *, signer: str = "", label: str = "property", **changes: Any
     ) -> None:
         claim = Property(
             state_root=self.final.state_root,
@@ -389,7 +418,7 @@ class Story:
             margin=3,
             verdict="met",
         )
-        self.add(f"{name} {who}", replace(claim, **changes), signer or who)
+        self.add(f"{label} {who}", replace(claim, **changes), signer or who)
 
     def tell_conflict(self, first: Envelope, second: Envelope, *, signer: str = "court") -> None:
         low, high = sorted((first, second), key=lambda e: e.record_hash())
@@ -428,7 +457,13 @@ class Story:
             audits=listed(Audit),
             properties=listed(Property),
             conflicts=self._where(
-                lambda s: isinstance(s, Conflict) and run.encode() in s.first.payload
+                lambda s: (
+                    isinstance(s, Conflict)
+                    and any(
+                        run == e.record_hash().hex() or run.encode() in e.payload
+                        for e in (s.first, s.second)
+                    )
+                )
             ),
         )
 

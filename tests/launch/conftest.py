@@ -31,6 +31,7 @@ from attest.statements import (
     ExportedFile,
     Final,
     Genesis,
+    Intent,
     Line,
     Mesh,
     Row,
@@ -219,6 +220,11 @@ class MadeRun:
             metrics={"loss": (0.25).hex()},
         )
         return self.write("final", said, "run")
+
+    def intent(self) -> Envelope:
+        """Sign an intent about the contract, which a log takes also after the final."""
+        said = Intent("contract", self.contract().id, OPERATOR, digest("commitment"))
+        return sign(encode_statement(said), [self.keys["auditor"]])
 
     def ship(self) -> None:
         """Log everything signed so far; for a closed run, assemble its proof too."""

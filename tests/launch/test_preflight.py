@@ -23,11 +23,14 @@ def no_accelerator() -> None:
 
 @pytest.mark.parametrize(
     "version, status",
-    [((3, 10), Status.STOP), ((3, 11), Status.GOOD), ((3, 13), Status.GOOD), ((3, 14), Status.STOP)],
+    [
+        ((3, 10), Status.STOP),
+        ((3, 11), Status.GOOD),
+        ((3, 13), Status.GOOD),
+        ((3, 14), Status.STOP),
+    ],
 )
-def test_python_outside_the_supported_range_stops(
-    version: tuple[int, int], status: Status
-) -> None:
+def test_python_outside_the_supported_range_stops(version: tuple[int, int], status: Status) -> None:
     assert preflight.python_version(version).status is status
 
 

@@ -10,7 +10,7 @@ from anh_jax.training.checkpoints import Position
 from anh_jax.training.loop import CompletedStep
 from anh_jax.training.recorder import StepFacts, StepRecorder
 from attest.canonical import hex_float
-from attest.statements.row import Scalars
+from attest.statements import Scalars
 
 
 class Attestation:
@@ -47,9 +47,7 @@ class Attestation:
         )
         self.state_root = None
         if step % self._every == 0 or step == self._last_step:
-            state = tree_digest(
-                completed.state, step=step, alg=self._alg, exchange=self._exchange
-            )
+            state = tree_digest(completed.state, step=step, alg=self._alg, exchange=self._exchange)
             self.state_root = state.root.hex()
         facts = StepFacts(
             step=step,
@@ -69,6 +67,10 @@ class Attestation:
     def sync(self) -> None:
         """Make every row signed so far durable."""
         self._recorder.sync()
+
+    def close(self) -> None:
+        """Make every row durable and close the step file."""
+        self._recorder.close()
 
 
 def host_number(value: jax.Array) -> float:

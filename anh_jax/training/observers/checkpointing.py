@@ -1,16 +1,26 @@
-"""Saves the training state every so many steps, once its row is durable."""
+"""Saves the training state every so many steps, once its row is durable, and when asked to stop."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 from anh_jax.training.checkpoints import Position, TrainingCheckpoints
 from anh_jax.training.loop import CompletedStep
 
 
-class Checkpointing:
-    """Saves after every `every`-th step, after the last one, and when `now` asks for it.
+class Announce(Protocol):
+    """Takes the step of a training checkpoint that is durable now."""
 
-    `position` returns the newest signed row's place, having made it durable: a training checkpoint
-    never names a row that a crash could take away.
+    def __call__(self, step: int) -> None:
+        """Note the step."""
+        ...
+
+
+class Checkpointing:
+    """Saves after every `every`-th step, after the last one, and before a stop.
+
+    `place` makes the newest signed row durable and returns where it stands: a training checkpoint
+    never names a row that a crash could take away. `should_stop` is asked exactly once a step, as
+    all ranks must answer alike. `announce` is told of each checkpoint once it is durable.
     """
 
     def __init__(
@@ -19,25 +29,35 @@ class Checkpointing:
         *,
         every: int,
         last_step: int,
-        position: Callable[[], Position],
-        saved: Callable[[int], None],
-    ):
+        place: Callable[[], Position],
+        should_stop: Callable[[], bool],
+        announce: Announce,
+    ) -> None:
         self._checkpoints = checkpoints
         self._every = every
         self._last_step = last_step
-        self._position = position
-        self._saved = saved
-        self.newest = 0
+        self._place = place
+        self._should_stop = should_stop
+        self._announce = announce
+        self._pending: int | None = None
+        self.stopping = False
 
     def after_step(self, completed: CompletedStep) -> None:
-        """Save where the cadence says so."""
-        if completed.step % self._every == 0 or completed.step == self._last_step:
-            self.save(completed)
+        """Save where the cadence or a wish to stop says so."""
+        step = completed.step
+        self.stopping = self._should_stop()
+        if self.stopping or step % self._every == 0 or step == self._last_step:
+            self.finish()
+            self._checkpoints.save(step, completed.state, self._place())
+            self._pending = step
 
-    def save(self, completed: CompletedStep) -> None:
-        """Save this step's state, once."""
-        if self.newest == completed.step:
-            return
-        self._checkpoints.save(completed.step, completed.state, self._position())
-        self.newest = completed.step
-        self._saved(completed.step)
+    def stop(self, step: int) -> bool:
+        """Say whether the loop ends after `step`."""
+        return self.stopping
+
+    def finish(self) -> None:
+        """Wait until the last save is durable and announce it."""
+        if self._pending is not None:
+            self._checkpoints.wait()
+            self._announce(self._pending)
+            self._pending = None

@@ -5,7 +5,6 @@ Loaded by file name from this folder's conftest, and by the processes that tests
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -136,22 +135,21 @@ class Lab:
 
     def row(self, number: int, step: int, **changes: Any) -> Row:
         before = self.rows[number].get(step - 1)
-        row = Row(
-            run=self.run,
-            step=step,
-            prev=self.run if before is None else before.hash().hex(),
-            gradient_root=digest(f"gradient {step}"),
-            state_root=digest(f"state {step}"),
-            batch_root=digest(f"batch {step}"),
-            scalars=Scalars(ONE, 1, "0x1.0000000000000p+6"),
-            loss=ONE,
-            bound=None,
-        )
-        return replace(row, **changes)
+        prev = digest("no row") if before is None else before.hash().hex()
+        fields: dict[str, Any] = {
+            "run": self.run,
+            "step": step,
+            "prev": self.run if step == 1 else prev,
+            "gradient_root": digest(f"gradient {step}"),
+            "state_root": digest(f"state {step}"),
+            "batch_root": digest(f"batch {step}"),
+            "scalars": Scalars(ONE, 1, "0x1.0000000000000p+6"),
+            "loss": ONE,
+            "bound": None,
+        }
+        return Row(**(fields | changes))
 
-    def step(
-        self, number: int, step: int, signers: Sequence[str] = (), **changes: Any
-    ) -> Envelope:
+    def step(self, number: int, step: int, signers: Sequence[str] = (), **changes: Any) -> Envelope:
         """Sign a step of an attempt, after the one before it."""
         row = self.row(number, step, **changes)
         statement = Step(record(self.attempts[number]), row)
@@ -194,7 +192,9 @@ class Lab:
         nonce = commitment(nonce_of(auditor, number)).hex()
         return signed(Intent(about, target or named[about], auditor, nonce), auditor)
 
-    def nonce(self, auditor: str, intent: Envelope, *, number: int = 0, signer: str = "") -> Envelope:
+    def nonce(
+        self, auditor: str, intent: Envelope, *, number: int = 0, signer: str = ""
+    ) -> Envelope:
         statement = Nonce(record(intent), nonce_of(auditor, number).hex())
         return signed(statement, signer or auditor)
 
@@ -236,9 +236,7 @@ class Lab:
         )
         return signed(statement, auditor)
 
-    def status(
-        self, monitor: str, origin: str, size: int, *, contract: str = ""
-    ) -> Envelope:
+    def status(self, monitor: str, origin: str, size: int, *, contract: str = "") -> Envelope:
         statement = Status(
             contract=contract or self.contract.id,
             monitor=monitor,

@@ -1,0 +1,68 @@
+"""`anh monitor`: sign what a log holds about a contract, so that omissions show."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from launch.output import Form, emit, json_option
+
+if TYPE_CHECKING:
+    from launch.status_log import Signed
+
+
+@click.command(name="monitor")
+@click.argument("directory", metavar="D", type=click.Path(path_type=Path))
+@click.option("--once", is_flag=True, help="Sign one status now and end.")
+@click.option("--every", type=click.FloatRange(min=0.1), default=60.0, show_default=True,
+              help="Seconds between looks, without --once.")  # fmt: skip
+@click.option("--key", metavar="K", help="Your monitor key: a name or a file; default D's own.")
+@click.option("--operator", metavar="O", help="The name that policies give your key.")
+@json_option
+def command(
+    *,
+    directory: Path,
+    once: bool,  # click hands flags over as bools
+    every: float,
+    key: str | None,
+    operator: str | None,
+    form: Form,
+) -> None:
+    """Sign what a log holds about a contract.
+
+    Reads the whole log of the run directory (or log directory) D, signs a status, and appends it.
+    A client that trusts the monitor then sees whether a proof leaves something out. Without --once
+    it signs again whenever the log has grown.
+    """
+    from launch.status_log import StatusLog, monitor_name
+
+    who = monitor_name(directory, key, operator)
+    with StatusLog(directory) as log:
+        seen = 0
+        while True:
+            size = log.size
+            if once or log.news_since(seen):
+                signed = log.sign(who)
+                emit(form, _document(signed), [_line(found) for found in signed])
+            if once:
+                return
+            seen = size
+            time.sleep(every)
+
+
+def _document(signed: "list[Signed]") -> dict[str, Any]:
+    return {
+        "statuses": [
+            {"contract": s.contract, "size": s.size, "index": s.index, "runs": s.runs}
+            for s in signed
+        ]
+    }
+
+
+def _line(found: "Signed") -> str:
+    runs = f"{found.runs} run{'' if found.runs == 1 else 's'}"
+    return (
+        f"status of contract {found.contract[:16]}... ({runs}) as of size {found.size:,}, "
+        f"logged at index {found.index:,}"
+    )

@@ -1,0 +1,142 @@
+"""Drives one run from its first statement to its proof: the process that holds the run key.
+
+Workers train; the driver signs what they may not (genesis, attempts, final), ships what everybody
+signed to the log while they train, and puts the run proof together when they have returned.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from anh_jax import attested_run
+from anh_jax.experiment import Experiment, load_experiment
+from anh_jax.preparation import plan_digest
+from anh_jax.run_directory import RunDirectory
+from anh_jax.training.seams import AttemptGrant, AttemptRequest
+from attest.canonical import hex_float
+from attest.keys import PrivateKey
+from attest.log.sequencer import LocalLog
+from attest.log.shipper import Shipper
+from launch.errors import CommandError
+from launch.prover import prove
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """How many rows this driver's run has signed and logged so far."""
+
+    signed: int
+    logged: int
+
+
+class RunDriver:
+    """The run's keys, log and shipper; use it as a context manager."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+        self.experiment: Experiment = load_experiment(run.root / "config.yaml")
+        self._log = open_run_log(run)
+        self._shipper = Shipper(run.root, self._log)
+
+    def __enter__(self) -> "RunDriver":
+        self._shipper.start()
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._shipper.stop()
+        self._log.close()
+
+    @property
+    def attested(self) -> bool:
+        """Tell whether the run signs anything at all."""
+        return self.experiment.attest.mode == "full"
+
+    def grant(self, requests: Sequence[AttemptRequest]) -> AttemptGrant:
+        """Sign genesis, if the run has none, and the attempt that the workers ask for."""
+        if not self.run.has_statement("genesis"):
+            self._begin(requests)
+        return attested_run.sign_attempt(self.run, requests)
+
+    def check(self) -> None:
+        """Raise what stopped the shipper: hosts that signed different rows, a full disk."""
+        self._shipper.check()
+
+    def shipped(self) -> Shipped:
+        """Return how far signing and logging are."""
+        progress = self._shipper.progress
+        return Shipped(signed=progress.signed, logged=progress.logged)
+
+    def drain(self) -> None:
+        """Log everything that is signed, and sign a checkpoint over it."""
+        if self.run.has_statement("genesis"):
+            self._shipper.drain()
+
+    def finish(self) -> Path:
+        """Close the run: log every row, sign `final`, log it, and write the run proof."""
+        self.drain()
+        attested_run.close(self.run, self._final_metrics())
+        return prove(self.run, self._log)
+
+    def _begin(self, requests: Sequence[AttemptRequest]) -> None:
+        first = requests[0]
+        if first.initial_root is None or any(
+            request.initial_root != first.initial_root for request in requests
+        ):
+            raise CommandError(
+                f"{self.run.root}: the workers do not agree on state 0; are they of one kind?"
+            )
+        experiment = self.experiment
+        attested_run.begin(
+            self.run,
+            attested_run.Origin(
+                state_root=first.initial_root,
+                plan=plan_digest(experiment),
+                operator=experiment.attest.operator,
+                execution_class=first.execution_class,
+                environment=first.environment,
+                digest_policy=experiment.attest.digest,
+                alg=experiment.attest.alg,
+                init=attested_run.init_kind(self.run),
+            ),
+        )
+
+    def _final_metrics(self) -> dict[str, int | str]:
+        newest = None
+        for row in self.run.read_metrics():
+            newest = row
+        if newest is None:
+            return {}
+        found: dict[str, int | str] = {"loss": hex_float(float(newest["loss"]))}
+        names = {"holdout_correct": "holdoutCorrect", "holdout_total": "holdoutTotal"}
+        found.update({names[key]: int(newest[key]) for key in names if key in newest})
+        return found
+
+
+def open_run_log(run: RunDirectory) -> LocalLog:
+    """Open the run's local log, or make it with keys of its own."""
+    if run.log.exists() and any(run.log.iterdir()):
+        return LocalLog.open(run.log)
+    keys = {name: _new_key(run, name) for name in ("log", "witness")}
+    # The key makes the origin unique: two runs of one name must never share a log's identity.
+    origin = f"local.anh-jax.dev/{run.root.name}-{keys['log'].keyid[:12]}"
+    return LocalLog.create(run.log, keys["log"], keys["witness"], origin)
+
+
+@contextmanager
+def run_log(run: RunDirectory) -> Iterator[LocalLog]:
+    """Open the run's local log for the time of a `with` block."""
+    log = open_run_log(run)
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def _new_key(run: RunDirectory, name: str) -> PrivateKey:
+    path = run.key_path(name)
+    if path.exists():
+        return PrivateKey.load(path)
+    key = PrivateKey.generate()
+    key.save(path, name)
+    return key

@@ -1,0 +1,63 @@
+"""Puts the run proof together from the run's log, and the policy that a run writes about itself."""
+
+from pathlib import Path
+
+from anh_jax.run_directory import RunDirectory, write_atomically
+from attest.assembly import assemble
+from attest.errors import InputError
+from attest.keys import PrivateKey, Role
+from attest.log.sequencer import LocalLog
+from attest.log.shipper import Shipper
+from attest.policy import policy_text, self_policy
+from attest.proof import encode_proof
+from attest.statements import Genesis, decode_statement
+
+# Roles whose keys may lie in a run directory, and under which name.
+_OWN_KEYS = {
+    Role.AUTHOR: "author",
+    Role.RUN: "run",
+    Role.AUDITOR: "auditor",
+    Role.MONITOR: "monitor",
+}
+
+
+def prove(run: RunDirectory, log: LocalLog, *, output: Path | None = None) -> Path:
+    """Log what is signed but not logged yet, then write run proof and policy; return the proof.
+
+    Raises InputError where the run is not final: there is nothing to prove then.
+    """
+    if not run.has_statement("final"):
+        raise InputError(
+            f"{run.root}: the run is not final; go on with 'anh resume {run.root}' first"
+        )
+    Shipper(run.root, log).drain()
+    return write_proof(run, log, output=output)
+
+
+def write_proof(run: RunDirectory, log: LocalLog, *, output: Path | None = None) -> Path:
+    """Write the proof of what the log holds about the run, and the run's own policy."""
+    identity = run.statement("genesis").record_hash().hex()
+    proof = assemble(log, identity, log.checkpoint())
+    path = output or run.root / "run.proof"
+    write_atomically(path, encode_proof(proof))
+    write_policy(run, log)
+    return path
+
+
+def write_policy(run: RunDirectory, log: LocalLog) -> None:
+    """Write the run's own policy: every key is the trainer's, so it caps at `logged (self)`."""
+    genesis = decode_statement(run.statement("genesis").payload)
+    assert isinstance(genesis, Genesis)
+    keys = {
+        role: PrivateKey.load(run.key_path(name)).public
+        for role, name in _OWN_KEYS.items()
+        if run.key_path(name).exists()
+    }
+    policy = self_policy(
+        operator=genesis.trainer,
+        origin=log.origin,
+        log=log.names.log,
+        witness=log.names.witness,
+        keys=keys,
+    )
+    write_atomically(run.root / "policy.toml", policy_text(policy).encode())

@@ -1,0 +1,124 @@
+"""Sign the status of a local log's contracts and append it to that log."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from attest.checkpoint import Checkpoint
+from attest.contract import Contract
+from attest.keys import PrivateKey
+from attest.log.sequencer import LocalLog
+from attest.monitor import status
+from attest.note import Note
+from attest.statements import ContractStatement, Genesis, Status, decode_statement
+from launch.commands.log import log_folder
+from launch.errors import CommandError
+from launch.key_home import find_key
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorName:
+    """Who signs: the key, and the operator whom policies name for it."""
+
+    key: PrivateKey
+    operator: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """One status that was appended: about which contract, as of which size, at which index."""
+
+    contract: str
+    size: int
+    index: int
+    runs: int
+
+
+def monitor_name(directory: Path, key: str | None, operator: str | None) -> MonitorName:
+    """Return who signs: the named key, or the run's own monitor key in its trainer's name.
+
+    A key of one's own needs an operator of one's own: a policy counts operators, not keys.
+    """
+    if key is not None:
+        if operator is None:
+            raise CommandError("--key needs --operator: the name that policies give your key")
+        return MonitorName(find_key(key), operator)
+    own = directory / "keys" / "monitor"
+    if not own.is_file():
+        raise CommandError(f"{own}: no such key; name yours with --key K --operator O")
+    return MonitorName(PrivateKey.load(own), operator or _trainer(directory))
+
+
+class StatusLog:
+    """An open local log, and whether this process may publish it.
+
+    With the log's keys at hand it is published up to date before a status is signed and again
+    afterwards; without them the status is appended and the log's operator publishes it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        folder = log_folder(directory)
+        keys = folder.absolute().parent / "keys"
+        self._directory = directory
+        self._publishes = (keys / "log").is_file() and (keys / "witness").is_file()
+        self._log = LocalLog.open(folder)
+
+    def __enter__(self) -> "StatusLog":
+        """Hold the log open."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the log."""
+        self._log.close()
+
+    @property
+    def size(self) -> int:
+        """Return how many records the log has acknowledged."""
+        return self._log.size
+
+    def news_since(self, size: int) -> bool:
+        """Tell whether anything but statuses was logged at index `size` and after.
+
+        Statuses alone are no reason for another: two monitors would call each other for ever.
+        """
+        entries = self._log.entries(size, self._log.size)
+        return any(not isinstance(decode_statement(e.payload), Status) for e in entries)
+
+    def sign(self, who: MonitorName) -> list[Signed]:
+        """Append one status for each contract: the run's own, or all that a bare log holds."""
+        log = self._log
+        if self._publishes:
+            log.checkpoint()
+        size = Checkpoint.from_text(Note.from_bytes(log.published()).text).size
+        signed: list[Signed] = []
+        for contract in _contracts(self._directory, log, size):
+            envelope = status(log, contract, who.key, who.operator)
+            said = decode_statement(envelope.payload)
+            runs = len(said.runs) if isinstance(said, Status) else 0
+            (index,) = log.append([envelope], keys=[who.key.public])
+            signed.append(Signed(contract, size, index, runs))
+        if self._publishes:
+            log.checkpoint()
+        return signed
+
+
+def _contracts(directory: Path, log: LocalLog, size: int) -> list[str]:
+    path = directory / "contract.json"
+    if path.is_file():
+        return [Contract.from_bytes(path.read_bytes()).id]
+    found: list[str] = []
+    for envelope in log.entries(0, size):
+        said = decode_statement(envelope.payload)
+        if isinstance(said, ContractStatement):
+            found.append(said.contract.id)
+    if not found:
+        raise CommandError(f"{directory}: the log holds no contract yet")
+    return found
+
+
+def _trainer(directory: Path) -> str:
+    from anh_jax.run_directory import RunDirectory
+
+    said = decode_statement(RunDirectory.open(directory).statement("genesis").payload)
+    if not isinstance(said, Genesis):
+        raise CommandError(f"{directory}: statements/genesis.json is no genesis")
+    return said.trainer
