@@ -7,6 +7,7 @@ stored bytes and never trace, tabulate or export again.
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -16,8 +17,10 @@ from anh_jax.data.manifest import Manifest, build_manifest, save_manifest
 from anh_jax.data.sources import Source, load_source
 from anh_jax.errors import DataError
 from anh_jax.experiment import Experiment, contract_config_bytes, experiment_yaml
+from anh_jax.experiment_choices import ImportedLoss, ImportedModel
 from anh_jax.models.model import Model
 from anh_jax.models.registry import build_loss, build_model
+from anh_jax.program.cache import cached_programs
 from anh_jax.program.programs import ContractPrograms, build_programs
 from anh_jax.program.state_rules import rules_bytes
 from anh_jax.run_directory import RunDirectory, write_atomically
@@ -80,12 +83,13 @@ def prepare(
     *,
     model: Model | None = None,
     source: Source | None = None,
+    cache: Path | None = None,
     progress: Progress | None = None,
 ) -> PreparedContract:
     """Export the programs, hash the examples and write the contract of an experiment.
 
     `model` and `source` stand in for the configured ones where a loop of your own has them in
-    hand. `progress` is called with (examples hashed, examples in all). Raises AnhError where a part
+    hand. `cache` is a folder that keeps exported programs. `progress` is called with (examples hashed, examples in all). Raises AnhError where a part
     is missing or does not fit.
     """
     source = source or load_source(experiment.data)
@@ -98,11 +102,20 @@ def prepare(
         )
     fields = example_fields(source.train)
     optimizer = build_optimizer(experiment.optimizer)
-    programs = build_programs(
-        model or build_model(experiment.model, fields),
-        build_loss(experiment.loss),
-        optimizer,
-        fields,
+
+    def build() -> ContractPrograms:
+        built = model or build_model(experiment.model, fields)
+        return build_programs(built, build_loss(experiment.loss), optimizer, fields)
+
+    shapes = {name: (array.shape, array.dtype.str) for name, array in fields.items()}
+    imported = isinstance(experiment.model, ImportedModel) or isinstance(
+        experiment.loss, ImportedLoss
+    )
+    programs = cached_programs(
+        None if model is not None or imported else cache,
+        contract_config_bytes(experiment),
+        shapes,
+        build,
     )
     constants = optimizer.constants_table(experiment.training.steps)
     roots = Data(

@@ -38,7 +38,7 @@ _EVALUATION_BATCH = 128
 
 @dataclass(frozen=True)
 class Counts:
-    """What `evaluate` counted over a set: right answers, all answers, and the mean loss."""
+    """What `evaluate` counted over a set: right answers, all answers, and the mean loss per answer."""
 
     correct: int
     total: int
@@ -163,8 +163,7 @@ class Workbench:
             correct += int(np.asarray(counted["correct"].addressable_data(0)))
             total += int(np.asarray(counted["total"].addressable_data(0)))
             loss += float(np.asarray(counted["loss"].addressable_data(0)))
-        examples = len(self.materials.holdout)
-        return Counts(correct=correct, total=total, loss=loss / examples)
+        return Counts(correct=correct, total=total, loss=loss / max(total, 1))
 
     def _placed(self, batch: Batch) -> StepBatch:
         rows = len(batch.examples["id"]) // self._parts

@@ -1,6 +1,7 @@
 """Files that are either the old whole or the new whole, also after a power failure."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from attest.errors import InputError
@@ -22,7 +23,8 @@ def replace_file(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
         _sync_directory(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise InputError(f"cannot write {path}: {error.strerror}; free or check the disk") from None
 
 

@@ -47,8 +47,9 @@ def decode_private_key(pem: bytes) -> tuple[bytes, bytes]:
         )
     reader.expect((1).to_bytes(4, "big"), "exactly one key")
     outer_public = reader.string()
-    inner = _Reader(reader.string())
+    secret_part = reader.string()
     reader.end()
+    inner = _Reader(secret_part)
     check = inner.take(4)
     inner.expect(check, "equal check integers")
     inner.expect(_string(_TYPE), "an ssh-ed25519 key")
@@ -56,7 +57,8 @@ def decode_private_key(pem: bytes) -> tuple[bytes, bytes]:
     secret = inner.string()
     inner.string()  # the comment
     padding = inner.rest()
-    if padding != bytes(range(1, 1 + len(padding))) or len(padding) >= _BLOCK:
+    # The shortest run of 1, 2, 3... that fills the last block.
+    if len(secret_part) % _BLOCK or padding != bytes(range(1, _BLOCK))[: len(padding)]:
         raise FormatError("private key file: wrong padding", code="private key")
     if len(public) != 32 or len(secret) != 64 or secret[32:] != public:
         raise FormatError("private key file: wrong key length", code="private key")
@@ -69,7 +71,7 @@ def _unwrap(pem: bytes) -> bytes:
     if len(pem) > MAX_PEM_BYTES or not pem.isascii():
         raise FormatError("not an OpenSSH private key file", code="private key")
     lines = pem.decode("ascii").replace("\r\n", "\n").rstrip("\n").split("\n")
-    if len(lines) < 3 or lines[0] != _BEGIN or lines[-1] != _END:
+    if lines[0] != _BEGIN or lines[-1] != _END:
         raise FormatError(f"not an OpenSSH private key file: no {_BEGIN!r}", code="private key")
     text = "".join(lines[1:-1])
     try:

@@ -142,6 +142,10 @@ class TileDirectory:
         """
         return read_file(self.root / path, _MAX_BUNDLE_BYTES)
 
+    def has(self, path: str) -> bool:
+        """Say whether there is a file at a path."""
+        return (self.root / path).is_file()
+
     def write(self, file: TileFile) -> None:
         """Write one file durably; a full one makes its partial forerunners disappear.
 

@@ -1,7 +1,7 @@
 """The `anh` command: a table of verbs, each imported only when it is invoked.
 
 `anh --help` reads the table alone, so it costs a Python start and click. A verb appears in the
-table once its module exists; the module holds `command`, whose help begins with the summary here.
+table once its module exists; the module holds the click command under the name `command`.
 """
 
 import importlib

@@ -34,9 +34,11 @@ def main(root: Path) -> int:
     from anh_jax.errors import AnhError
     from anh_jax.experiment import load_experiment
     from anh_jax.preparation import prepare
+    from launch.compile_cache import cache_folder
 
     try:
-        prepare(load_experiment(root / "config.yaml")).write(RunDirectory(root))
+        experiment = load_experiment(root / "config.yaml")
+        prepare(experiment, cache=cache_folder() / "programs").write(RunDirectory(root))
     except AnhError as error:
         print(json.dumps({"message": str(error)}), file=sys.stderr)
         return error.exit_code

@@ -65,8 +65,8 @@ class MeshBackend(Backend):
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         """Name the group, join its processes and count them.
 
-        Raises MeshError where a process sees another number of processes or another rank than
-        its own. A worker that dies meanwhile makes Ray try with a new group.
+        Raises MeshError where a process sees another number of processes, or two the same rank.
+        A worker that dies meanwhile makes Ray try with a new group.
         """
         files = AttemptFiles(Path(backend_config.attempts_folder))
         size = len(worker_group)
@@ -135,6 +135,15 @@ class View:
     kind: str
 
 
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """One worker's place: its group's name, its rank in the mesh and the size of the mesh."""
+
+    generation: str
+    rank: int
+    processes: int
+
+
 def coordinator_address() -> str:
     """Return a free address of this host; runs in rank 0, where the coordinator will listen."""
     host = ray.util.get_node_ip_address()
@@ -175,20 +184,22 @@ def enter_generation(name: str) -> View:
     )
 
 
-def require_one_mesh(*, rank: int, processes: int) -> str:
-    """Return this process's generation; raises MeshError unless it is part of the whole mesh.
+def require_one_mesh(*, worker: int, processes: int) -> Membership:
+    """Return this process's place in the mesh of its group.
 
-    The last check before a worker trains: whatever formed the group, or failed to.
+    The last check before a worker trains, whatever formed the group or failed to: raises MeshError
+    unless JAX counts as many processes as Ray has workers and the group has a name.
     """
     import jax
 
-    _check_view(rank, processes, View(jax.process_index(), jax.process_count(), 0, ""))
+    view = View(jax.process_index(), jax.process_count(), jax.local_device_count(), "")
+    _check_view(worker, processes, view)
     generation = os.environ.get(GENERATION_VARIABLE)
     if not generation:
         raise MeshError(
-            f"worker {rank}: nothing named its group; start the workers with launch.ray_backend"
+            f"worker {worker}: nothing named its group; start the workers with launch.ray_backend"
         )
-    return generation
+    return Membership(generation=generation, rank=view.rank, processes=processes)
 
 
 def quiet_libraries() -> None:
@@ -205,14 +216,21 @@ def _everywhere(worker_group: Any, call: Any, *arguments: Any) -> list[Any]:
 
 
 def _check_views(views: list[View]) -> None:
-    for rank, view in enumerate(views):
-        _check_view(rank, len(views), view)
-
-
-def _check_view(rank: int, processes: int, view: View) -> None:
-    if (view.rank, view.processes) != (rank, processes):
+    for worker, view in enumerate(views):
+        _check_view(worker, len(views), view)
+    # TPU hosts are numbered by their slice, not by Ray; any order will do, but each number once.
+    ranks = [view.rank for view in views]
+    if sorted(ranks) != list(range(len(views))):
         raise MeshError(
-            f"worker {rank} of {processes} is process {view.rank} of {view.processes} to JAX: the "
-            "workers form no single mesh and would train apart; check that jax.distributed is "
-            "not started elsewhere and that JAX_PLATFORMS is right"
+            f"{len(views)} workers are the processes {ranks} to JAX: two have one number and "
+            "would train apart; check that jax.distributed is not started elsewhere"
+        )
+
+
+def _check_view(worker: int, processes: int, view: View) -> None:
+    if view.processes != processes:
+        raise MeshError(
+            f"worker {worker} of {processes} is process {view.rank} of {view.processes} to JAX: "
+            "the workers form no single mesh and would train apart; check that jax.distributed "
+            "is not started elsewhere and that JAX_PLATFORMS is right"
         )

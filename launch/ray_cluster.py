@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Generator, Mapping
@@ -20,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from launch import bytecode
 from launch.errors import CommandError, debugging
 
 OBJECT_STORE_BYTES = 128 << 20
@@ -46,6 +46,8 @@ _OWN_CLUSTER = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
+# `anh status` reads the state that Ray Train keeps where it is told to.
+_SHARED_CLUSTER = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
 _METRIC_PORTS = ("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT")
 
 
@@ -106,6 +108,7 @@ def open_cluster(*, workers: int, gpus: int | None = 0) -> Generator[RayCluster]
     stay. Raises ClusterError.
     """
     address = os.environ.get("RAY_ADDRESS", "")
+    bytecode.keep_here()
     opened = _connect(address) if address else _start(workers=workers, gpus=gpus)
     with opened as cluster, _ray_notes():
         yield cluster
@@ -128,7 +131,7 @@ def _ray_notes() -> Generator[None]:
 
 @contextlib.contextmanager
 def _connect(address: str) -> Generator[RayCluster]:
-    with Environment(_ANY_CLUSTER):
+    with Environment(_ANY_CLUSTER | _SHARED_CLUSTER):
         begun = time.monotonic()
         import ray
 
@@ -153,7 +156,7 @@ def _start(*, workers: int, gpus: int | None) -> Generator[RayCluster]:
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32), encoding="ascii")
-    variables = _ANY_CLUSTER | _OWN_CLUSTER | _bytecode_variables()
+    variables = _ANY_CLUSTER | _OWN_CLUSTER | bytecode.variables_for_children()
     variables |= {"RAY_AUTH_TOKEN_PATH": str(token)}
     variables |= dict(zip(_METRIC_PORTS, map(str, _free_ports(len(_METRIC_PORTS))), strict=True))
     with Environment(variables):
@@ -201,27 +204,10 @@ def worker_environment(platform: str, extra: Mapping[str, str]) -> dict[str, str
     """
     kept = ("JAX_", "XLA_", "LIBTPU_", "NCCL_", "ANH_")
     variables = {name: value for name, value in os.environ.items() if name.startswith(kept)}
-    variables.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "jax"))
+    variables.setdefault("JAX_COMPILATION_CACHE_DIR", str(bytecode.cache_folder() / "jax"))
     variables.setdefault("TF_CPP_MIN_LOG_LEVEL", os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1"))
     variables["JAX_PLATFORMS"] = {"gpu": "cuda"}.get(platform, platform)
     return variables | dict(extra)
-
-
-def cache_folder() -> Path:
-    """Return where caches lie that any run may use: below XDG_CACHE_HOME or ~/.cache."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "anh-jax"
-
-
-def _bytecode_variables() -> dict[str, str]:
-    # A worker imports some 2,000 modules. Where Python may not keep their bytecode beside them,
-    # every process would compile them all again: 4 s of processor time each instead of 1.5 s.
-    if not sys.dont_write_bytecode or sys.pycache_prefix:
-        return {}
-    return {
-        "PYTHONDONTWRITEBYTECODE": "",
-        "PYTHONPYCACHEPREFIX": str(cache_folder() / "bytecode"),
-    }
 
 
 def _require_settings() -> None:

@@ -61,29 +61,28 @@ def run_worker(settings: WorkerSettings) -> None:
     import jax
 
     context = ray.train.get_context()
-    rank, processes = context.get_world_rank(), context.get_world_size()
-    generation = require_one_mesh(rank=rank, processes=processes)
+    place = require_one_mesh(worker=context.get_world_rank(), processes=context.get_world_size())
     run_directory = Path(settings["run_directory"])
     files = AttemptFiles(run_directory / "attempts")
     agreement = StopAgreement(
         files,
-        generation,
-        rank=rank,
-        processes=processes,
+        place.generation,
+        rank=place.rank,
+        processes=place.processes,
         request=RunDirectory(run_directory).stop_request,
     )
-    reporter = RayReporter(PhaseLog(files, generation, str(rank)), agreement)
+    reporter = RayReporter(PhaseLog(files, place.generation, str(place.rank)), agreement)
     try:
         load_entry(settings["entry"])(
             run_directory,
-            rank=rank,
-            processes=processes,
-            broker=FileBroker(files, generation),
+            rank=place.rank,
+            processes=place.processes,
+            broker=FileBroker(files, place.generation),
             reporter=reporter,
         )
     except Exception as error:
         # The error travels without its frames; the driver shows these where they are asked for.
-        error.add_note(f"in worker {rank}:\n{traceback.format_exc()}")
+        error.add_note(f"in worker {place.rank}:\n{traceback.format_exc()}")
         raise
     finally:
         reporter.close()

@@ -58,7 +58,8 @@ def run_locally(
 ) -> RunOutcome:
     """Run one worker to its end; a second Ctrl-C raises KeyboardInterrupt at once.
 
-    `grant` signs the attempt; `on_poll` is called between steps, ten times a second at most. Whatever it or the worker raises passes through.
+    `grant` signs the attempt; `on_poll` is called between steps, ten times a second at most. What
+    they or the worker raise passes through.
     """
     stop_request = RunDirectory(run_directory).stop_request
     stop_request.unlink(missing_ok=True)

@@ -12,14 +12,13 @@ import msgspec
 
 from anh_jax.experiment import Experiment, check_resumable, experiment_yaml, load_experiment
 from anh_jax.run_directory import RunDirectory, write_atomically
+from launch.compile_cache import cache_folder
 from launch.driver import RunDriver
 from launch.errors import CommandError, ExitCode
 from launch.output import Progress, progress
 from launch.phases import Phase
 from launch.run_outcome import RunOutcome
 from launch.watch import RunWatch
-
-COMPILE_CACHE = "JAX_COMPILATION_CACHE_DIR"
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,6 @@ def next_run_directory(config: Path) -> Path:
 
 def start(experiment: Experiment, root: Path, runner: str) -> Summary:
     """Prepare a new run and train it to its end."""
-    set_compile_cache()
     run = RunDirectory.create(root)
     say = _Speaker()
     clock = time.perf_counter()
@@ -83,7 +81,6 @@ def resume(
     root: Path, overrides: tuple[str, ...], workers: int | None, runner: str
 ) -> Summary:
     """Go on with a run; what contract and genesis commit may not change."""
-    set_compile_cache()
     run = RunDirectory.open(root)
     if run.has_statement("final"):
         raise CommandError(f"{root}: the run is final; 'anh audit {root}' checks it")
@@ -96,13 +93,6 @@ def resume(
     return _train(run, choose_runner(runner, new), _Speaker())
 
 
-def set_compile_cache() -> None:
-    """Keep compiled programs between runs, unless the environment names a place already."""
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    os.environ.setdefault(COMPILE_CACHE, str(home / "anh" / "jax"))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-
-
 def prepare_run(experiment: Experiment, run: RunDirectory, runner: str) -> None:
     """Write the contract and its parts into a new run directory.
 
@@ -112,7 +102,7 @@ def prepare_run(experiment: Experiment, run: RunDirectory, runner: str) -> None:
     if runner == "local":
         from anh_jax.preparation import prepare
 
-        prepare(experiment).write(run)
+        prepare(experiment, cache=cache_folder() / "programs").write(run)
         return
     write_atomically(run.root / "config.yaml", experiment_yaml(experiment).encode())
     from launch.preparing import prepare_in_child

@@ -4,6 +4,8 @@ Grain reads ahead over that function in threads; it chooses nothing. Every examp
 and compared with the manifest, so data that changed on disk stop the run with a named error.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, SupportsIndex
@@ -24,6 +26,7 @@ from attest import merkle
 if TYPE_CHECKING:
     import jax
     from jax.sharding import Sharding
+    from jaxtyping import Int64
 
 _READ_THREADS = 2
 _BATCHES_AHEAD = 4
@@ -47,7 +50,7 @@ class Batch:
 
     step: int
     examples: dict[str, np.ndarray]
-    indices: np.ndarray
+    indices: Int64[np.ndarray, " batch_size"]
     root: bytes
 
 
@@ -131,7 +134,7 @@ class _Steps:
         return self.reader.batch_for_step(self.first + index.__index__())
 
 
-def with_ids(examples: Examples, indices: np.ndarray) -> dict[str, np.ndarray]:
+def with_ids(examples: Examples, indices: Int64[np.ndarray, " b"]) -> dict[str, np.ndarray]:
     """Add `id` and `weight` to a batch's arrays; a padding row (index -1) has id 0, weight 0."""
     real = indices != PADDING
     return {
@@ -156,7 +159,7 @@ def evaluation_batches(arrays: Examples, batch_size: int) -> Iterator[dict[str, 
         yield with_ids(rows, indices)
 
 
-def local_rows(sharding: "Sharding", batch_size: int) -> Rows:
+def local_rows(sharding: Sharding, batch_size: int) -> Rows:
     """Return the rows of a global batch that this process's devices hold under a sharding.
 
     Raises DataError where they are no single run of rows: then no process can read its own part.
@@ -174,9 +177,7 @@ def local_rows(sharding: "Sharding", batch_size: int) -> Rows:
     return Rows(parts[0][0], stop)
 
 
-def place_batch(
-    examples: Examples, sharding: "Sharding", batch_size: int
-) -> "dict[str, jax.Array]":
+def place_batch(examples: Examples, sharding: Sharding, batch_size: int) -> dict[str, jax.Array]:
     """Make global arrays of `batch_size` rows from each process's own rows.
 
     `sharding` splits the first axis of every array and nothing else.

@@ -6,9 +6,12 @@ compute any step's batch root from the leaf hashes alone, whatever part of the d
 A row that pads a batch has the leaf `"anh v1 padding" || 0x00`, which is no example's bytes.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +26,11 @@ from anh_jax.errors import DataError
 from anh_jax.run_directory import write_atomically
 from attest import merkle
 
+if TYPE_CHECKING:
+    from jaxtyping import Int64, UInt8
+
+    Indices = Sequence[int] | Int64[np.ndarray, " batch_size"]
+
 PADDING = -1
 PADDING_LEAF = merkle.leaf_hash(b"anh v1 padding\x00")
 
@@ -35,7 +43,7 @@ Progress = Callable[[int, int], None]
 class Manifest:
     """The leaf hashes of a set's examples, uint8[n, 32], and the RFC 6962 root over them."""
 
-    leaf_hashes: np.ndarray
+    leaf_hashes: UInt8[np.ndarray, "n 32"]
     root: bytes
 
     def __len__(self) -> int:
@@ -94,7 +102,7 @@ def load_manifest(path: Path, *, root: bytes) -> Manifest:
     return manifest
 
 
-def batch_root(leaf_hashes: np.ndarray, indices: Sequence[int] | np.ndarray) -> bytes:
+def batch_root(leaf_hashes: UInt8[np.ndarray, "n 32"], indices: Indices) -> bytes:
     """Return the RFC 6962 root over the leaf hashes of a step's examples, in order.
 
     `leaf_hashes` is uint8[n, 32]; an index of -1 marks a row of padding. Raises DataError for any
@@ -103,7 +111,7 @@ def batch_root(leaf_hashes: np.ndarray, indices: Sequence[int] | np.ndarray) -> 
     return merkle.tree_root(batch_leaves(leaf_hashes, indices))
 
 
-def batch_leaves(leaf_hashes: np.ndarray, indices: Sequence[int] | np.ndarray) -> list[bytes]:
+def batch_leaves(leaf_hashes: UInt8[np.ndarray, "n 32"], indices: Indices) -> list[bytes]:
     """Return the leaves of a batch's tree: a leaf hash per row, or the padding leaf."""
     rows = np.asarray(indices, dtype=np.int64)
     if rows.size and (rows.min() < PADDING or rows.max() >= len(leaf_hashes)):

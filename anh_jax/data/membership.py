@@ -4,8 +4,11 @@ A checker needs the data root and batch root (from the contract and the step's r
 few numbers, and the examples themselves; it never needs the rest of the data.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +18,9 @@ from anh_jax.data.order import examples_for_step
 from anh_jax.errors import DataError, RefutedError
 from attest import merkle
 from attest.errors import AttestError
+
+if TYPE_CHECKING:
+    from jaxtyping import Int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,7 @@ class Order:
     batch_size: int
     examples: int
 
-    def step(self, step: int) -> np.ndarray:
+    def step(self, step: int) -> Int64[np.ndarray, " batch_size"]:
         """Return the examples of a step: int64[batch_size] indices."""
         return examples_for_step(self.seed, step, self.batch_size, self.examples)
 
@@ -59,7 +65,7 @@ class ExampleTree:
             self._levels.append(parents + (row[-1:] if len(row) % 2 else []))
 
     @classmethod
-    def of(cls, manifest: Manifest) -> "ExampleTree":
+    def of(cls, manifest: Manifest) -> ExampleTree:
         """Build the tree over a manifest's leaf hashes."""
         return cls([row.tobytes() for row in manifest.leaf_hashes])
 
@@ -87,7 +93,9 @@ def prove_in_step(manifest: Manifest, order: Order, *, step: int, position: int)
     return ExampleTree(leaves).inclusion(position)
 
 
-def open_batch(tree: ExampleTree, arrays: Examples, indices: np.ndarray) -> BatchOpening:
+def open_batch(
+    tree: ExampleTree, arrays: Examples, indices: Int64[np.ndarray, " batch_size"]
+) -> BatchOpening:
     """Gather the examples of a step from the whole set, each with its place in the data set."""
     checked = checked_examples(arrays, where="batch")
     rows = {name: array[indices] for name, array in checked.items()}

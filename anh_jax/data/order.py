@@ -20,12 +20,18 @@ without a gap: position p = (step - 1) * batch_size + i is example permuted(p mo
 p div n, so a batch may end one epoch and begin the next and never needs padding.
 """
 
+from __future__ import annotations
+
 import hashlib
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from anh_jax.errors import DataError
+
+if TYPE_CHECKING:
+    from jaxtyping import Int64
 
 ORDER = "feistel-sha256/v1"
 
@@ -39,7 +45,9 @@ _MAX_TABLE_BITS = 14
 _MAX_KEPT_EPOCH = 10**6
 
 
-def examples_for_step(seed: int, step: int, batch_size: int, n: int) -> np.ndarray:
+def examples_for_step(
+    seed: int, step: int, batch_size: int, n: int
+) -> Int64[np.ndarray, " batch_size"]:
     """Return the examples of a step (counted from 1): int64[batch_size] indices in [0, n).
 
     Raises DataError for a seed, step, size or count outside the rule's range.
@@ -58,7 +66,9 @@ def examples_for_step(seed: int, step: int, batch_size: int, n: int) -> np.ndarr
     return np.concatenate(parts)
 
 
-def permute(positions: np.ndarray, *, seed: int, epoch: int, n: int) -> np.ndarray:
+def permute(
+    positions: Int64[np.ndarray, ...], *, seed: int, epoch: int, n: int
+) -> Int64[np.ndarray, ...]:
     """Return the examples at positions (int64, each in [0, n)) of one epoch: int64, same shape."""
     _check(seed, epoch, n)
     values = np.asarray(positions, dtype=np.int64)

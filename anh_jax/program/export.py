@@ -101,6 +101,9 @@ def _export(
         raise
     except Exception as error:
         first = str(error).strip().partition("\n")[0]
+        if "specified backend" in first:
+            # What jax says of callbacks names neither them nor the program.
+            first += " (a stored program cannot call Python: no debug.print, no callbacks)"
         raise ProgramError(
             f"program {name}: cannot be exported for {platform}:"
             f" {type(error).__name__}: {first[:400]}"

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from jax._src.interpreters import mlir
+from jax._src.lib import _jax  # pyright: ignore[reportPrivateUsage]
 from jax._src.lib.mlir import ir, passmanager
 from jax._src.lib.mlir.dialects import hlo, sdy
 
@@ -65,7 +66,8 @@ def artifact_version(artifact: bytes, *, where: str) -> str:
 
 def serialise(module: Any, version: str) -> bytes:
     """Write the module as a portable artifact of that StableHLO version."""
-    return hlo.serialize_portable_artifact(module, version, True)
+    # The binding of that name in the hlo dialect rewrites the module it is given.
+    return _jax.mlir.serialize_portable_artifact(module, version, True)
 
 
 def oldest_version(module: Any, *, where: str) -> str:

@@ -74,6 +74,9 @@ def derive(
             for file in derivation.builder.add(entry.leaf):
                 check_file(tiles, file)
         derivation.extend(entry)
+        # A record that is not found by its hash would be logged a second time.
+        if store.index_of(entry.record) != entry.index:
+            raise damaged_entry(entry.index, "not found by its record hash")
         if derivation.frontier.size == head.size:
             check_head(derivation.frontier, head)
     for file in derivation.builder.open_files():
@@ -102,9 +105,14 @@ def check_head(frontier: Frontier, head: Checkpoint) -> None:
 
 
 def check_file(tiles: TileDirectory, file: TileFile) -> None:
-    """Check that a tile or bundle on disk is the one that the entries give."""
+    """Check that a tile or bundle on disk is the one that the entries give.
+
+    A partial one may have made way for the full one, before a head was signed over that.
+    """
+    full, partial, _ = file.path.partition(".p/")
     try:
-        data = tiles.read(file.path)
+        whole = not partial or tiles.has(file.path)
+        data = tiles.read(file.path) if whole else tiles.read(full)[: len(file.data)]
     except InputError as error:
         raise RefusedError(f"log file is missing: {error}", check="tile") from None
     if data != file.data:

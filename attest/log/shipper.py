@@ -174,9 +174,11 @@ class Shipper:
         path = self._statement_path(name)
         if not path.exists():
             return False
-        keys = [self._author_key()] if name == "contract" else []
-        self._log.append([_read_envelope(path)], keys=keys)
-        self._unsigned = True
+        envelope = _read_envelope(path)
+        if self._log.index_of(envelope.record_hash()) is None:
+            keys = [self._author_key()] if name == "contract" else []
+            self._log.append([envelope], keys=keys)
+            self._unsigned = True
         self._shipped.add(name)
         return True
 

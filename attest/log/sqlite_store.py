@@ -56,10 +56,15 @@ class SqliteStore:
             raise InputError(f"no log store at {path}")
         with self._errors():
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
-            # FULL: a commit is on the disk before it returns. An acknowledged index is final.
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
+        try:
+            with self._errors():
+                self._db.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+                # FULL: a commit is on the disk before it returns. An acknowledged index is final.
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = FULL")
+        except BaseException:
+            self._db.close()
+            raise
 
     @classmethod
     def create(cls, path: Path) -> SqliteStore:

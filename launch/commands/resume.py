@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from launch.compile_cache import set_compile_cache
 from launch.errors import ExitCode
 from launch.output import Form, emit, json_option
 
@@ -30,6 +31,7 @@ def command(
 
     KEY=VALUE may change what neither the contract nor genesis commits, as in mesh.data=2.
     """
+    set_compile_cache()
     from launch import training
 
     summary = training.resume(run, overrides, workers, runner)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from launch.compile_cache import set_compile_cache
 from launch.errors import CommandError, ExitCode
 from launch.output import Form, emit, json_option
 
@@ -34,6 +35,7 @@ def command(
 
     KEY=VALUE sets one key of the file, as in training.steps=50.
     """
+    set_compile_cache()
     from anh_jax.experiment import experiment_yaml
     from launch import training
 

@@ -103,6 +103,8 @@ def test_a_signature_of_another_message_or_key_or_length_is_refused() -> None:
         # The same byte string cut at another place between signature and message.
         (KEY.public, b"", signature + b"m"),
         (KEY.public[:31], b"m", signature),
+        # libsodium reads 32 bytes of whatever it is given.
+        (KEY.public + b"\x00", b"m", signature),
         (KEY.public, b"m", b""),
     ):
         with pytest.raises(RefusedError) as refusal:

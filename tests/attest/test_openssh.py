@@ -1,21 +1,13 @@
 import base64
-import errno
-import os
-import shutil
-import stat
-import subprocess
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attest.errors import FormatError, InputError
+from attest.errors import FormatError
 from attest.keys import PrivateKey
 from attest.openssh import encode_private_key
 
-SSH_KEYGEN = shutil.which("ssh-keygen")
-needs_ssh_keygen = pytest.mark.skipif(not SSH_KEYGEN, reason="no ssh-keygen command here")
 # RFC 8032 section 7.1, test 1.
 SEED = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
 KEY = PrivateKey(SEED)
@@ -69,118 +61,106 @@ def test_a_foreign_public_half_is_refused() -> None:
         PrivateKey.from_openssh(pem)
 
 
-def test_a_saved_key_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
-    path = tmp_path / "run"
-    umask = os.umask(0)
-    try:
-        KEY.save(path)
-    finally:
-        os.umask(umask)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert PrivateKey.load(path).keyid == KEY.keyid
+def field(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + data
 
 
-def test_saving_never_replaces_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "run"
-    KEY.save(path)
-    before = path.read_bytes()
-    with pytest.raises(InputError):
-        PrivateKey.generate().save(path)
-    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError):
-        KEY.save(tmp_path / "link")
-    assert path.read_bytes() == before
-    assert not (tmp_path / "elsewhere").exists()
-
-
-def test_saving_into_a_missing_folder_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError):
-        KEY.save(tmp_path / "missing" / "run")
-    with pytest.raises(InputError):
-        PrivateKey.load(tmp_path / "run")
-
-
-def test_a_full_disk_leaves_no_half_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError) as failure:
-        KEY.save(tmp_path / "run")
-    assert "No space left" in str(failure.value)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
-def test_a_key_open_to_others_is_not_loaded(tmp_path: Path, mode: int) -> None:
-    path = tmp_path / "run"
-    KEY.save(path)
-    path.chmod(mode)
-    with pytest.raises(InputError) as refusal:
-        PrivateKey.load(path)
-    assert f"chmod 600 {path}" in str(refusal.value)
-
-
-def test_a_damaged_key_file_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "run"
-    path.touch(0o600)
-    with pytest.raises(FormatError) as refusal:
-        PrivateKey.load(path)
-    assert str(path) in str(refusal.value)
-
-
-def test_cryptography_reads_our_key_file() -> None:
-    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
-    theirs = serialization.load_ssh_private_key(KEY.to_openssh("run"), password=None)
-    assert theirs.sign(b"m") == KEY.sign(b"m")
-
-
-def test_we_read_the_key_file_of_cryptography() -> None:
-    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
-    ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
-    pem = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)).private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.OpenSSH,
-        serialization.NoEncryption(),
+def key_file(**changes: bytes) -> bytes:
+    """Write the fields of a key file one by one, any of them changed."""
+    kind, public = field(b"ssh-ed25519"), KEY.public
+    part = {
+        "magic": b"openssh-key-v1\x00",
+        "cipher": field(b"none"),
+        "kdf": field(b"none"),
+        "options": field(b""),
+        "count": (1).to_bytes(4, "big"),
+        "outer": field(kind + field(public)),
+        "check1": b"abcd",
+        "check2": b"abcd",
+        "kind": kind,
+        "public": field(public),
+        "secret": field(SEED + public),
+        "comment": field(b"run"),
+        "padding": b"\x01\x02",
+        "trailing": b"",
+    } | changes
+    inner = b"".join(
+        part[name]
+        for name in ("check1", "check2", "kind", "public", "secret", "comment", "padding")
     )
-    assert PrivateKey.from_openssh(pem).keyid == PrivateKey(bytes(32)).keyid
+    part["inner"] = field(inner)
+    names = ("magic", "cipher", "kdf", "options", "count", "outer", "inner", "trailing")
+    text = base64.b64encode(b"".join(part[name] for name in names))
+    begin, end = b"-----BEGIN OPENSSH PRIVATE KEY-----\n", b"\n-----END OPENSSH PRIVATE KEY-----\n"
+    return begin + text + end
 
 
-def ssh_keygen(*arguments: str) -> bytes:
-    command = [str(SSH_KEYGEN), *arguments]
-    return subprocess.run(command, check=True, capture_output=True).stdout
+OTHER = PrivateKey(bytes(32)).public
+DAMAGED: dict[str, dict[str, bytes]] = {
+    "magic": {"magic": b"openssh-key-v2\x00"},
+    "cipher": {"cipher": field(b"aes256-ctr")},
+    "key derivation": {"kdf": field(b"bcrypt")},
+    "key derivation options": {"options": field(b"x")},
+    "two keys": {"count": (2).to_bytes(4, "big")},
+    "another outer key": {"outer": field(field(b"ssh-ed25519") + field(OTHER))},
+    "another outer kind": {"outer": field(field(b"ssh-rsa") + field(KEY.public))},
+    "unequal check integers": {"check2": b"abce"},
+    "another kind": {"kind": field(b"ssh-rsa")},
+    "another inner key": {"public": field(OTHER)},
+    "long inner key": {"public": field(KEY.public + b"x")},
+    "short secret": {"secret": field(SEED)},
+    "another key beside the seed": {"secret": field(SEED + OTHER)},
+    "comment longer than the file": {"comment": (99).to_bytes(4, "big") + b"run", "padding": b""},
+    "wrong padding": {"padding": b"\x01\x03"},
+    "a block too much padding": {"padding": bytes(range(1, 11))},
+    "no padding": {"padding": b""},
+    "a whole block of padding": {"padding": bytes(range(1, 9)), "comment": field(b"x" * 5)},
+    "trailing bytes": {"trailing": b"x"},
+    "too large": {"comment": field(b"x" * 5000)},
+}
 
 
-@needs_ssh_keygen
-def test_ssh_keygen_reads_our_key_file(tmp_path: Path) -> None:
-    KEY.save(tmp_path / "run", "a comment")
-    line = ssh_keygen("-y", "-f", str(tmp_path / "run")).split()
-    blob = b"\x00\x00\x00\x0bssh-ed25519\x00\x00\x00\x20" + KEY.public
-    assert line[:2] == [b"ssh-ed25519", base64.b64encode(blob)]
+def test_a_key_file_written_field_by_field_is_read() -> None:
+    assert PrivateKey.from_openssh(key_file()).keyid == KEY.keyid
+    assert PrivateKey.from_openssh(key_file().replace(b"\n", b"\r\n")).keyid == KEY.keyid
 
 
-@needs_ssh_keygen
-def test_we_read_the_key_file_of_ssh_keygen(tmp_path: Path) -> None:
-    path = tmp_path / "theirs"
-    ssh_keygen("-q", "-t", "ed25519", "-N", "", "-C", "x@y", "-f", str(path))
-    public = (tmp_path / "theirs.pub").read_bytes().split()[1]
-    assert base64.b64decode(public)[-32:] == PrivateKey.load(path).public
-
-
-@needs_ssh_keygen
-def test_an_encrypted_key_is_refused_with_advice(tmp_path: Path) -> None:
-    path = tmp_path / "theirs"
-    ssh_keygen("-q", "-t", "ed25519", "-N", "a passphrase", "-f", str(path))
-    with pytest.raises(FormatError) as refusal:
-        PrivateKey.load(path)
-    assert refusal.value.code == "encrypted key"
-    assert "ssh-keygen -p" in str(refusal.value)
-
-
-@needs_ssh_keygen
-@pytest.mark.parametrize("kind", ["rsa", "ecdsa"])
-def test_another_kind_of_key_is_refused(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "theirs"
-    ssh_keygen("-q", "-t", kind, "-N", "", "-f", str(path))
+@pytest.mark.parametrize("changes", DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_damaged_field_is_refused(changes: dict[str, bytes]) -> None:
     with pytest.raises(FormatError):
-        PrivateKey.load(path)
+        PrivateKey.from_openssh(key_file(**changes))
+
+
+def test_the_length_of_each_part_is_its_own() -> None:
+    # A key of 31 bytes beside a secret that ends in the same 31: only its length is wrong.
+    short = KEY.public[:31]
+    changes = {
+        "public": field(short),
+        "secret": field(SEED + b"x" + short),
+        "outer": field(field(b"ssh-ed25519") + field(short)),
+    }
+    with pytest.raises(FormatError):
+        PrivateKey.from_openssh(key_file(**changes))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"BEGIN OPENSSH", b"BEGIN"),
+        (b"END OPENSSH", b"END"),
+        (b"-----BEGIN", b"x\n-----BEGIN"),
+        (b"KEY-----\nb3B", b"KEY-----\n b3B"),
+    ],
+)
+def test_the_frame_of_a_key_file_is_exact(old: bytes, new: bytes) -> None:
+    assert old in key_file()
+    with pytest.raises(FormatError):
+        PrivateKey.from_openssh(key_file().replace(old, new))
+
+
+def test_spare_bits_of_the_base64_are_zero() -> None:
+    pem = next(p for p in (key_file(comment=field(b"x" * n)) for n in range(3)) if b"==\n" in p)
+    at = pem.index(b"==\n") - 1
+    with pytest.raises(FormatError) as refusal:
+        PrivateKey.from_openssh(pem[:at] + bytes([pem[at] + 1]) + pem[at + 1 :])
+    assert refusal.value.code == "base64"

@@ -1,7 +1,9 @@
 """A small run directory made of the real records, without JAX: what `anh train` leaves behind."""
 
+import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +61,8 @@ class MadeRun:
     steps: int
     seed: int = 0
     changed_from: int | None = None
+    init_id: str = ""
+    state_roots: dict[int, str] = field(default_factory=dict[int, str])
     rows: list[Row] = field(default_factory=list[Row])
     keys: dict[str, PrivateKey] = field(default_factory=dict[str, PrivateKey])
     envelopes: list[Envelope] = field(default_factory=list[Envelope])
@@ -70,7 +74,10 @@ class MadeRun:
             batch_size=64,
             seed=self.seed,
             seed_rule="fixed",
-            programs=Programs(*(digest(n) for n in ("init", "grad", "scalars", "update", "eval"))),
+            programs=Programs(
+                self.init_id or digest("init"),
+                *(digest(name) for name in ("gradient", "scalars", "update", "eval")),
+            ),
             constants=digest("constants"),
             rules=digest("rules"),
             config=digest(f"config {self.seed}"),
@@ -103,7 +110,7 @@ class MadeRun:
         self.envelopes.append(envelope)
         return envelope
 
-    def begin(self, *, environment: dict[str, str] | None = None, state_root: str = "") -> None:
+    def begin(self) -> None:
         for folder in ("statements", "steps", "keys", "checkpoints", "export", "programs"):
             (self.root / folder).mkdir(parents=True)
         contract = self.contract()
@@ -114,13 +121,13 @@ class MadeRun:
             self.keys[name].save(self.root / "keys" / name, name)
         self.write("contract", ContractStatement(OPERATOR, contract), "author")
         genesis = Genesis(
-            state_root=state_root or digest(f"state 0 {self.seed}"),
+            state_root=self.state_roots.get(0) or digest(f"state 0 {self.seed}"),
             contract=contract.id,
             plan=digest("plan"),
             run_key=self.keys["run"].public.hex(),
             trainer=OPERATOR,
             execution_class={"backend": "cpu", "threads": 2},
-            environment=environment or {"python": "3.11.9", "jax": "0.10.2"},
+            environment={"python": "3.11.9", "jax": "0.10.2"},
             digest_policy="every 1",
             alg="blake3",
             init="exact",
@@ -189,15 +196,12 @@ class MadeRun:
             step=step,
             prev=self.rows[-1].hash().hex() if self.rows else self.run_id,
             gradient_root=digest(f"gradient {name}"),
-            state_root=self.state_root(step, name),
+            state_root=self.state_roots.get(step) or digest(f"state {name}"),
             batch_root=digest(f"batch {step}"),
             scalars=Scalars((4.0 / step).hex(), 1, (64.0).hex()),
             loss=(147.0 / step**0.5).hex(),
             bound=(2.0**-12).hex(),
         )
-
-    def state_root(self, step: int, name: str) -> str:
-        return digest(f"state {name}")
 
     def metrics(self, step: int) -> dict[str, float]:
         row = {"step": step, "loss": 2.3 / step**0.5, "seconds": 0.012, "digest_seconds": 0.0011}
@@ -243,12 +247,26 @@ class MadeRun:
                 (self.root / "run.proof").write_bytes(encode_proof(proof))
 
 
-@pytest.fixture
-def proven(tmp_path: Path) -> MadeRun:
-    """Return a closed run of 12 steps whose log and proof are there."""
-    made = make_run(tmp_path / "digits-3")
+@pytest.fixture(scope="session")
+def proven_once(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
+    """Make the run that `proven` copies: signing and syncing it takes most of a test's time."""
+    made = make_run(tmp_path_factory.mktemp("proven") / "digits-3")
     made.ship()
     return made
+
+
+@pytest.fixture
+def proven(proven_once: MadeRun, tmp_path: Path) -> MadeRun:
+    """Return a closed run of 12 steps whose log and proof are there."""
+    root = tmp_path / "digits-3"
+    shutil.copytree(proven_once.root, root)
+    return dataclasses.replace(
+        proven_once,
+        root=root,
+        rows=[*proven_once.rows],
+        keys={**proven_once.keys},
+        envelopes=[*proven_once.envelopes],
+    )
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Sources: fixed arrays, disjoint and repeatable splits, and one-line errors with the fix."""
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -37,6 +38,13 @@ def test_digits_are_model_ready_and_committed_by_a_known_root() -> None:
     assert build_manifest(source.train).root.hex() == DIGITS_ROOT
     assert build_manifest(source.holdout).root.hex() == DIGITS_HOLDOUT_ROOT
     assert source.description == "digits: 1438 examples, 359 held out"
+
+
+def test_digits_read_in_place_are_those_that_scikit_learn_loads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert build_manifest(load_source(Digits()).train).root.hex() == DIGITS_ROOT
 
 
 def test_python_docs_are_windows_that_share_one_byte() -> None:
@@ -129,6 +137,7 @@ def test_arrays_that_cannot_be_used_are_refused(
 
 
 def test_missing_package_is_named_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
     with pytest.raises(DataError) as digits:

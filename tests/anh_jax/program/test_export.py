@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 import anh_jax
 from anh_jax.errors import ProgramError
@@ -86,8 +87,9 @@ def test_a_moved_source_tree_and_another_hash_seed_give_the_same_bytes(mlp_progr
 
 def test_no_source_path_url_or_python_name_is_in_the_bytes(mlp_programs, lm_gradient):
     for stored in (*mlp_programs.stored.values(), lm_gradient.stored):
+        assert not re.search(rb"[\w.]{2,}/[\w.]{2,}|https?:", stored.artifact), stored.name
         for data in (stored.artifact, stored.named):
-            assert not re.search(rb"[\w.]+/[\w.]+/|https?:|\.py\b|site-packages", data), stored.name
+            assert not re.search(rb"\.py\b|site-packages|anh_jax", data), stored.name
         assert b"result[" not in stored.artifact
         assert b"jit_" not in stored.artifact
 
@@ -122,12 +124,14 @@ def test_only_shape_assertions_call_out_and_one_function_is_public(mlp_programs,
 
 
 def test_the_oldest_version_that_can_express_a_program_is_chosen():
+    def accurate(x):
+        return {"y": jax.lax.exp(x, accuracy=jax.lax.AccuracyMode.HIGHEST)}
+
     plain = export_program("f", total, {"x": ROWS})
     assert plain.signature.stablehlo == "1.8.0"
-    assert plain.artifact[4:].split(b"\0")[0].endswith(b"StableHLO_v1.8.0")
-    gelu = export_program("f", lambda x: {"y": jax.nn.gelu(x, approximate=False)}, {"x": ROWS})
-    version = tuple(int(part) for part in gelu.signature.stablehlo.split("."))
-    assert version >= (1, 8, 0)
+    assert plain.artifact.startswith(b"ML\xefR\rStableHLO_v1.8.0\0")
+    newer = export_program("f", accurate, {"x": ROWS})
+    assert newer.signature.stablehlo == "1.9.0"
 
 
 def test_matrix_products_carry_their_precision():
@@ -148,15 +152,35 @@ def test_a_program_that_depends_on_the_platform_is_refused_by_operator():
     def swayed(x):
         return {"y": jax.lax.platform_dependent(x, cuda=jnp.sin, tpu=jnp.cos, default=jnp.tan)}
 
-    with pytest.raises(
-        ProgramError, match=r"cuda and tpu lower to different.*stablehlo\.(sine|cosine)"
-    ):
+    with pytest.raises(ProgramError, match=r"cuda and tpu lower to different.*stablehlo\.case"):
         export_program("f", swayed, {"x": ROWS})
 
 
 def test_operators_that_only_one_platform_has_are_refused_by_name():
-    with pytest.raises(ProgramError, match="program f: .*(custom call|Qr|qr|cusolver)"):
+    with pytest.raises(ProgramError, match="custom call 'cusolver_geqrf_ffi' is not in"):
         export_program("f", lambda x: {"q": jnp.linalg.qr(x)[0]}, {"x": SQUARE})
+
+
+def test_generators_and_collectives_are_refused_by_name():
+    def drawn(x):
+        return {"y": x + jax.random.uniform(jax.random.key(0, impl="rbg"), (4, 4))}
+
+    def summed(x):
+        mesh = jax.sharding.get_abstract_mesh()
+        spec = PartitionSpec("data")
+        return {
+            "y": jax.shard_map(
+                lambda part: jax.lax.psum(part, "data"),
+                mesh=mesh,
+                in_specs=spec,
+                out_specs=PartitionSpec(),
+            )(x)
+        }
+
+    with pytest.raises(ProgramError, match=r"stablehlo\.rng_bit_generator depends on the machine"):
+        export_program("f", drawn, {"x": SQUARE})
+    with pytest.raises(ProgramError, match=r"operator (stablehlo\.all_reduce|sdy\.\w+) depends"):
+        export_program("f", summed, {"x": SQUARE})
 
 
 def test_calls_into_the_host_are_refused():
@@ -164,13 +188,16 @@ def test_calls_into_the_host_are_refused():
         shape = jax.ShapeDtypeStruct((4, 4), jnp.float32)
         return {"y": jax.pure_callback(np.sin, shape, x)}
 
-    with pytest.raises(ProgramError, match="program f: .*"):
+    with pytest.raises(ProgramError, match="cannot call Python"):
         export_program("f", called, {"x": SQUARE})
 
 
 def test_a_function_that_needs_a_fixed_batch_is_refused():
-    with pytest.raises(ProgramError, match="program f: cannot be exported"):
-        export_program("f", lambda x: {"y": x.reshape(2, -1, 2)[: x.shape[0] // 3]}, {"x": ROWS})
+    def halved(x):
+        return {"y": jnp.sum(x.reshape(2, -1, 4), axis=1)}
+
+    with pytest.raises(ProgramError, match="program f: cannot be exported.*Cannot divide"):
+        export_program("f", halved, {"x": ROWS})
 
 
 def test_an_output_size_computed_from_the_batch_is_refused():

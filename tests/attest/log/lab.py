@@ -180,7 +180,7 @@ class Lab:
             run=self.run,
             line=Line(steps + 1, digest("line")),
             steps=steps,
-            attempts=len(self.attempts),
+            attempts=max(len(self.attempts), 1),
             metrics=metrics,
         )
         return signed(statement, signer or self.name)

@@ -232,15 +232,25 @@ def test_crash_between_tiles_and_signing_is_made_good(
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
 
+    log.checkpoint()
+    # The full tile replaces the partial one that the signed head still speaks of.
+    log.append(trained.train(1, 4, 300))
     with monkeypatch.context() as patch:
         patch.setattr(HeadStore, "swap", crash)
         with pytest.raises(KeyboardInterrupt):
             log.checkpoint()
-    log.append(trained.train(1, 4, 300))
+    log.append(trained.train(1, 301, 310))
     fsck(run_directory / "log")
     log.close()
     with LocalLog.open(run_directory / "log") as again:
-        assert head_of(again, again.checkpoint()).size == 303
+        merkle.verify_inclusion(
+            3,
+            6,
+            merkle.leaf_hash(again.entry(3).to_bytes()),
+            again.inclusion(3, 6),
+            head_of(again, again.published()).root,
+        )
+        assert head_of(again, again.checkpoint()).size == 313
     fsck(run_directory / "log")
 
 

@@ -82,7 +82,7 @@ def test_tpu_hosts_are_joined_by_ray_s_own_backend_and_counted_by_ours(
 
 
 @pytest.mark.parametrize(
-    "views", [[(0, 1), (0, 1)], [(0, 2), (0, 2)], [(1, 2), (0, 2)], [(0, 3), (1, 3)]]
+    "views", [[(0, 1), (0, 1)], [(0, 2), (0, 2)], [(1, 2), (2, 2)], [(0, 3), (1, 3)]]
 )
 def test_processes_that_form_another_mesh_are_refused(
     tmp_path: Path, views: list[tuple[int, int]]
@@ -91,6 +91,11 @@ def test_processes_that_form_another_mesh_are_refused(
     group = Group([view(*seen) for seen in views])
     with pytest.raises(ray_backend.MeshError, match="would train apart"):
         chosen.backend_cls().on_start(group, chosen)
+
+
+def test_hosts_that_a_tpu_slice_numbers_in_its_own_order_are_one_mesh(tmp_path: Path) -> None:
+    chosen = config(tmp_path, "cpu")
+    chosen.backend_cls().on_start(Group([view(1, 2), view(0, 2)]), chosen)
 
 
 def test_a_worker_lost_while_joining_is_tried_again_by_ray(

@@ -1,0 +1,203 @@
+"""The library door: a training loop that is not ours, made attested.
+
+    contract = anh_jax.prepare(experiment, model=model)
+    run = anh_jax.open_run(contract, "runs/mine")
+    for step in run.steps:
+        batch = run.batch(step)
+        ...                                       # your own step, however you compute it
+        run.step(step, gradient=gradient, state=state, loss=loss)
+    run.finish()
+
+It writes signed files and no more: `anh prove runs/mine` brings them to a log and makes the run
+proof. The plan is `native`: an auditor judges such a run by the contract's programs within bounds,
+since nobody else runs your code.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anh_jax import attested_run
+from anh_jax.digest.host import tree_digest
+from anh_jax.environment import environment, execution_class
+from anh_jax.errors import AnhError
+from anh_jax.export_weights import exported_bytes, write_export
+from anh_jax.preparation import PreparedContract, plan_digest
+from anh_jax.run_directory import RunDirectory
+from anh_jax.training.loop import CompletedStep, StepBatch
+from anh_jax.training.observers.attestation import Attestation
+from anh_jax.training.observers.metrics import MetricsFile
+from anh_jax.training.recorder import StepRecorder
+from anh_jax.training.seams import AttemptRequest
+from anh_jax.workbench import MeshSizes, Workbench, materials_of
+from attest.canonical import hex_float, parse_hex_float
+from attest.keys import PrivateKey
+from attest.step_file import StepFile
+
+
+class OwnRun:
+    """One attested run of a loop of your own, in one process; made by `open_run`."""
+
+    def __init__(self, run: RunDirectory, bench: Workbench) -> None:
+        self._run = run
+        self._bench = bench
+        self._contract = bench.materials.contract
+        self._state: dict[str, Any] = bench.executor.initial_state(self._contract.seed)
+        self._taken = 0
+        self._clock = time.perf_counter()
+        self._attestation = _begin(run, bench, self._state)
+        self._metrics = MetricsFile(
+            run.metrics,
+            first_step=1,
+            extra=lambda completed: {"digest_seconds": self._attestation.seconds},
+        )
+
+    @property
+    def directory(self) -> Path:
+        """Return the run directory."""
+        return self._run.root
+
+    @property
+    def steps(self) -> Iterator[int]:
+        """Iterate over the contract's steps, 1 to T."""
+        return iter(range(1, self._contract.steps + 1))
+
+    @property
+    def initial_state(self) -> dict[str, Any]:
+        """Return state 0 as genesis commits it: `key, step, parameters, optimizer`."""
+        return jax.tree.map(lambda leaf: leaf, self._state)
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """Return the examples that the contract gives to a step, one row each."""
+        return self._bench.reader.batch_for_step(step).examples
+
+    def step(
+        self,
+        step: int,
+        *,
+        gradient: Mapping[str, Any],
+        state: Mapping[str, Any],
+        loss: float | jax.Array,
+        statistics: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Sign one step: `gradient` and `loss` are sums over the batch, `state` the state after it.
+
+        `state` has the contract's `parameters` and `optimizer`; `key` and `step` are filled in.
+        Raises AnhError for a step out of order or a tree that is not the contract's.
+        """
+        if step != self._taken + 1:
+            raise AnhError(f"step {step}: step {self._taken + 1} comes next; sign steps in order")
+        moved = {
+            "key": self._state["key"],
+            "step": jnp.uint32(step),
+            "parameters": state["parameters"],
+            "optimizer": state["optimizer"],
+        }
+        self._check_tree(moved)
+        weight = jnp.float32(self._contract.batch_size)
+        outputs = {
+            "gradient": dict(gradient),
+            "statistics": dict(statistics or {}),
+            "loss": jnp.float32(loss),
+            "weight": weight,
+        }
+        root = self._bench.reader.batch_for_step(step).root.hex()
+        now = time.perf_counter()
+        completed = CompletedStep(
+            step=step,
+            state=moved,
+            outputs=outputs,
+            scalars=self._bench.executor.scalars(outputs),
+            batch=StepBatch(step=step, pieces=(), root=root),
+            seconds=now - self._clock,
+        )
+        self._clock = now
+        self._attestation.after_step(completed)
+        self._metrics.after_step(completed)
+        self._taken = step
+        self._state = moved
+
+    def finish(self) -> Path:
+        """Export the weights, evaluate the hold-out set, sign `final`; return the directory."""
+        self._attestation.close()
+        self._metrics.close()
+        parameters = self._state["parameters"]
+        write_export(exported_bytes(parameters), self._run.export)
+        counts = self._bench.evaluate(parameters)
+        metrics = {
+            "holdoutCorrect": counts.correct,
+            "holdoutTotal": counts.total,
+            "holdoutLoss": hex_float(counts.loss),
+        }
+        attested_run.close(self._run, metrics)
+        return self._run.root
+
+    def _check_tree(self, state: Mapping[str, Any]) -> None:
+        def shapes(tree: Any) -> Any:
+            return jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)
+
+        expected, found = shapes(self._bench.abstract_state()), shapes(dict(state))
+        if expected != found:
+            raise AnhError(
+                f"{self._run.root}: the state's tree, shapes or dtypes are not the contract's; "
+                "begin with initial_state and keep its form"
+            )
+
+
+def open_run(contract: PreparedContract, directory: str | Path) -> OwnRun:
+    """Begin an attested run of your own loop in a new directory.
+
+    Raises AnhError where the directory holds something already.
+    """
+    run = RunDirectory.create(Path(directory))
+    contract.write(run)
+    bench = Workbench(materials_of(contract), MeshSizes(), microbatch=None)
+    return OwnRun(run, bench)
+
+
+def _begin(run: RunDirectory, bench: Workbench, state: Mapping[str, Any]) -> Attestation:
+    experiment, contract = bench.materials.experiment, bench.materials.contract
+    alg = experiment.attest.alg
+    root = tree_digest(state, step=0, alg=alg).root.hex()
+    sizes = bench.sizes.as_dict()
+    facts = execution_class(sizes, processes=1)
+    origin = attested_run.Origin(
+        state_root=root,
+        plan=plan_digest(experiment),
+        operator=experiment.attest.operator,
+        execution_class=facts,
+        environment=environment(),
+        digest_policy=experiment.attest.digest,
+        alg=alg,
+        init=bench.materials.programs.init_kind,
+    )
+    identity = attested_run.begin(run, origin)
+    key = PrivateKey.generate()
+    request = AttemptRequest(
+        rank=0,
+        public_key_hex=key.public.hex(),
+        resumed_record_hex=None,
+        step=0,
+        mesh=sizes,
+        processes=1,
+        environment={**environment(), "selfReplay": "not tried"},
+        reason="start",
+    )
+    grant = attested_run.sign_attempt(run, [request])
+    key.save(run.key_path(f"worker-{grant.number}-0"), "worker")
+    recorder = StepRecorder(
+        run=identity,
+        attempt=grant.record,
+        key=key,
+        file=StepFile(run.step_file(attempt=grant.number, rank=0)),
+        previous=identity,
+        bound=parse_hex_float(contract.numerics.cap),
+    )
+    return Attestation(
+        recorder, alg=alg, every=experiment.attest.digest_every, last_step=contract.steps
+    )

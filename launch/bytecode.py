@@ -1,0 +1,30 @@
+"""Lets Python keep the bytecode of what it imports where it may not keep it beside the sources.
+
+A worker imports some 2,000 modules. With PYTHONDONTWRITEBYTECODE set, as container images often
+have it, every process compiles them all again: 4 s of processor time instead of 1.5 s, for each of
+the half dozen processes of a start. A folder of our own leaves the sources' folders as they are.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Return where caches lie that any run may use: below XDG_CACHE_HOME or ~/.cache."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "anh-jax"
+
+
+def keep_here() -> None:
+    """Keep the bytecode of what this process imports from now on."""
+    if sys.dont_write_bytecode and not sys.pycache_prefix:
+        sys.pycache_prefix = str(cache_folder() / "bytecode")
+        sys.dont_write_bytecode = False
+
+
+def variables_for_children() -> dict[str, str]:
+    """Return the variables with which child processes keep theirs in the same folder."""
+    if not sys.pycache_prefix:
+        return {}
+    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": sys.pycache_prefix}
