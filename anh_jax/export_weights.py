@@ -21,18 +21,25 @@ from anh_jax.run_directory import write_atomically
 FILE_NAME = "model.safetensors"
 
 
-def exported_bytes(parameters: Mapping[str, Any]) -> bytes:
-    """Return the safetensors bytes of nested dicts of arrays.
+def gathered(parameters: Mapping[str, Any]) -> Any:
+    """Return the parameters as numpy arrays, whole on every process.
 
-    Arrays sharded over processes are gathered first, so every process must call this. Raises
-    AnhError where two paths give one name.
+    Arrays sharded over processes are gathered, so every process must call this.
+    """
+    return jax.tree.map(_on_host, parameters)
+
+
+def exported_bytes(parameters: Mapping[str, Any]) -> bytes:
+    """Return the safetensors bytes of nested dicts of numpy arrays.
+
+    Raises AnhError where two paths give one name.
     """
     named: dict[str, np.ndarray] = {}
     for path, leaf in leaves_of(parameters).items():
         name = ".".join(path)
         if name in named:
             raise AnhError(f"export: two parameters are called {name}; rename one of them")
-        named[name] = _on_host(leaf)
+        named[name] = np.asarray(leaf)
     return safetensors.numpy.save(named)
 
 

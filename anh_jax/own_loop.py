@@ -26,7 +26,7 @@ from anh_jax import attested_run
 from anh_jax.digest.host import tree_digest
 from anh_jax.environment import environment, execution_class
 from anh_jax.errors import AnhError
-from anh_jax.export_weights import exported_bytes, write_export
+from anh_jax.export_weights import exported_bytes, gathered, write_export
 from anh_jax.preparation import PreparedContract, plan_digest
 from anh_jax.run_directory import RunDirectory
 from anh_jax.training.loop import CompletedStep, StepBatch
@@ -127,7 +127,7 @@ class OwnRun:
         self._attestation.close()
         self._metrics.close()
         parameters = self._state["parameters"]
-        write_export(exported_bytes(parameters), self._run.export)
+        write_export(exported_bytes(gathered(parameters)), self._run.export)
         counts = self._bench.evaluate(parameters)
         metrics = {
             "holdoutCorrect": counts.correct,

@@ -38,8 +38,7 @@ def check_artifact(artifact: Path, final: Final) -> int:
 def _check_one(artifact: Path, digests: Mapping[str, str]) -> None:
     found = _digest(artifact)
     named = {digests[name] for name in digests if name.rpartition("/")[2] == artifact.name}
-    hold(named, "artifact", f"the run exported no file named {artifact.name}")
-    hold(found in named, "artifact", f"{artifact} is not the file exported")
+    hold(found in named, "artifact", f"{artifact} is no file that the run exported by this name")
 
 
 def _files(directory: Path) -> Iterator[Path]:

@@ -93,7 +93,6 @@ def _check_place(
     seen = status.log
     hold(status.contract == lineage.contract_id, "status", "the status is of another contract")
     hold(seen.origin == policy.log.origin, "status", f"the status is of log {seen.origin}")
-    hold(seen.size <= record.index, "status", "the status claims to have seen itself")
     root = proven.fold.prefixes.get(seen.size)
     if root is None:
         refuse("status", f"the proof does not show the log's root at the status's size {seen.size}")

@@ -5,15 +5,9 @@ have it, every process compiles them all again: 4 s of processor time instead of
 the half dozen processes of a start. A folder of our own leaves the sources' folders as they are.
 """
 
-import os
 import sys
-from pathlib import Path
 
-
-def cache_folder() -> Path:
-    """Return where caches lie that any run may use: below XDG_CACHE_HOME or ~/.cache."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "anh-jax"
+from launch.compile_cache import cache_folder
 
 
 def keep_here() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -237,6 +238,9 @@ def _text(path: Path, data: bytes) -> Description:
         return _vkey(text.strip())
     if path.suffix == ".toml":
         return _policy(path)
+    if path.name == "config.yaml":
+        groups = re.findall(r"^([a-z_]+):", text, re.MULTILINE)
+        return Description("resolved configuration", [("groups", ", ".join(groups) or "none")])
     raise _unknown(path)
 
 

@@ -74,7 +74,7 @@ class OpenedTile:
     def _state_root(self, genesis: Genesis, final: Final) -> str:
         row, step = self.row, self.opening.step
         if row is None:
-            if False:
+            if step != 0 or self.line:
                 raise RefusedError(f"opened tile: step {step} comes without its row", check="row")
             return genesis.state_root
         if row.run != self.run or row.step != step or row.state_root is None:

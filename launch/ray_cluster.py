@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from launch import bytecode
+from launch.compile_cache import cache_folder
 from launch.errors import CommandError, debugging
 
 OBJECT_STORE_BYTES = 128 << 20
@@ -157,7 +158,12 @@ def _start(*, workers: int, gpus: int | None) -> Generator[RayCluster]:
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32), encoding="ascii")
     variables = _ANY_CLUSTER | _OWN_CLUSTER | bytecode.variables_for_children()
-    variables |= {"RAY_AUTH_TOKEN_PATH": str(token)}
+    variables |= {
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        # Ray starts as many processes at once as there are CPUs in its books; the workers, the
+        # controller and its barrier should not have to queue for that.
+        "RAY_worker_maximum_startup_concurrency": str(workers + 2),
+    }
     variables |= dict(zip(_METRIC_PORTS, map(str, _free_ports(len(_METRIC_PORTS))), strict=True))
     with Environment(variables):
         begun = time.monotonic()
@@ -204,7 +210,7 @@ def worker_environment(platform: str, extra: Mapping[str, str]) -> dict[str, str
     """
     kept = ("JAX_", "XLA_", "LIBTPU_", "NCCL_", "ANH_")
     variables = {name: value for name, value in os.environ.items() if name.startswith(kept)}
-    variables.setdefault("JAX_COMPILATION_CACHE_DIR", str(bytecode.cache_folder() / "jax"))
+    variables.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "jax"))
     variables.setdefault("TF_CPP_MIN_LOG_LEVEL", os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1"))
     variables["JAX_PLATFORMS"] = {"gpu": "cuda"}.get(platform, platform)
     return variables | dict(extra)

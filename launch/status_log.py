@@ -44,7 +44,9 @@ def monitor_name(directory: Path, key: str | None, operator: str | None) -> Moni
         return MonitorName(find_key(key), operator)
     own = directory / "keys" / "monitor"
     if not own.is_file():
-        raise CommandError(f"{own}: no such key; name yours with --key K --operator O")
+        raise CommandError(
+            f"{own}: no such key; 'anh key new NAME' makes one for --key NAME --operator YOU"
+        )
     return MonitorName(PrivateKey.load(own), operator or _trainer(directory))
 
 

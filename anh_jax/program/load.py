@@ -65,8 +65,12 @@ class LoadedProgram:
         Raises:
             ProgramError: names the leaf that is missing, unknown, or of another shape or dtype.
         """
-        leaves, structure = jax.tree.flatten(arguments)
-        if structure != self._structure:
+        try:
+            leaves, structure = jax.tree.flatten(arguments)
+            fits = structure == self._structure
+        except ValueError:  # keys of several types have no order
+            leaves, fits = [], False
+        if not fits:
             # Other mappings than dict are welcome; whatever else differs is named here.
             leaves = _named_leaves(self.signature, arguments)
         _check_values(self.signature, self._dtypes, leaves)
@@ -99,7 +103,7 @@ def _replaced_stub(stored: StoredProgram, mesh: Mesh) -> jax_export.Exported:
     with stablehlo.context():
         module = module_checks.open_checked(stored)
         if stored.named is not None:
-            module = _checked_named(stored)
+            module = _checked_named(stored, module)
         stablehlo.set_mesh_sizes(module, sizes)
         artifact = stablehlo.serialise(module, stored.signature.stablehlo)
     return dataclasses.replace(
@@ -116,13 +120,15 @@ def _named_call(name: str, exported: jax_export.Exported) -> Callable[..., list[
     return call
 
 
-def _checked_named(stored: StoredProgram) -> Any:
-    """Return the named module, if it is the stored program but for names."""
+def _checked_named(stored: StoredProgram, canonical: Any) -> Any:
+    """Return the named module, if stripping it gives the stored one."""
     where = f"program {stored.name}: named copy"
     assert stored.named is not None
+    version = stored.signature.stablehlo
     module = stablehlo.parse(stored.named, where=where)
     stablehlo.strip_locations(module)
-    if stablehlo.serialise(module, stored.signature.stablehlo) != stored.artifact:
+    # Both written by this jaxlib: another one may have written the same module in other bytes.
+    if stablehlo.serialise(module, version) != stablehlo.serialise(canonical, version):
         raise ProgramError(f"{where} is another program; delete it")
     return stablehlo.parse(stored.named, where=where)
 

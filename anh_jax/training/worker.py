@@ -14,8 +14,12 @@ import jax
 from anh_jax.attested_run import run_id
 from anh_jax.digest.host import gradient_digest
 from anh_jax.environment import environment, execution_class
-from anh_jax.export_weights import exported_bytes, write_export
-from anh_jax.run_directory import RunDirectory
+from anh_jax.experiment_choices import LanguageModel
+from anh_jax.export_weights import exported_bytes, gathered, write_export
+from anh_jax.models.generation import generate_bytes
+from anh_jax.models.registry import build_model
+from anh_jax.preparation import example_fields
+from anh_jax.run_directory import RunDirectory, write_atomically
 from anh_jax.training.checkpoints import Position, TrainingCheckpoints
 from anh_jax.training.exchange import process_exchange
 from anh_jax.training.loop import CompletedStep, train
@@ -32,6 +36,7 @@ from attest.keys import PrivateKey
 from attest.step_file import StepFile, recover
 
 _SELF_REPLAYS = 3
+_SAMPLE_BYTES = 240
 
 
 @dataclass(frozen=True)
@@ -202,14 +207,34 @@ def _extra(attestation: Attestation | None, evaluation: Evaluation) -> dict[str,
 
 
 def _export(worker: _Worker, parameters: dict[str, Any]) -> None:
-    data = exported_bytes(parameters)
+    whole = gathered(parameters)
     if worker.rank == 0:
-        write_export(data, worker.run.export)
+        write_export(exported_bytes(whole), worker.run.export)
+        _write_sample(worker, whole)
     if worker.processes > 1:
         from jax.experimental import multihost_utils
 
         # The driver closes the run once the workers have returned; the file must be there then.
         multihost_utils.sync_global_devices("anh export")
+
+
+def _write_sample(worker: _Worker, parameters: dict[str, Any]) -> None:
+    """Write a text sample where the model is a byte-level language model."""
+    materials = worker.bench.materials
+    config = materials.experiment.model
+    if not isinstance(config, LanguageModel) or config.vocabulary != 256:
+        return
+    model = build_model(config, example_fields(materials.source.train))
+    text = generate_bytes(
+        model,
+        parameters,
+        b"The ",
+        length=_SAMPLE_BYTES,
+        window=config.sequence_length,
+        key=jax.random.key(materials.contract.seed),
+    )
+    path = worker.run.root / "sample.txt"
+    write_atomically(path, text.decode("utf-8", errors="replace").encode())
 
 
 class _FirstStep:

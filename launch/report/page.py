@@ -117,7 +117,8 @@ def _charts(facts: RunFacts) -> str:
     norms = tuple(Point(row.step, decimal(row.scalars.global_norm)) for row in rows)
     bounds = tuple(Point(row.step, decimal(row.bound)) for row in rows if row.bound is not None)
     charts = [line_chart("Loss", [Series("loss", loss)], resumed=resumed)]
-    if metrics.holdout_accuracy:
+    # One point says no more than its tile above.
+    if len(metrics.holdout_accuracy) > 1:
         series = [Series("accuracy", metrics.holdout_accuracy, 3)]
         charts.append(line_chart("Hold-out accuracy", series, resumed=resumed))
     if metrics.seconds:
@@ -139,9 +140,12 @@ def _assurance(facts: RunFacts) -> str:
     if judgement is None:
         said = "<p>There is no <code>run.proof</code> yet. It is written when the run ends.</p>"
     else:
-        body = escape("\n".join(judgement.lines))
+        first, *rest = judgement.lines
+        # The verdict's lines are a label of ten columns, then the words.
+        pairs = [(line[:10].strip(), line[10:]) for line in rest]
         said = (
-            f'<pre class="verdict">{body}</pre><p class="note">checked in '
+            f"<p><strong>{escape(first)}</strong></p>{_list(pairs)}"
+            '<p class="note">checked in '
             f"{judgement.milliseconds:.0f} ms under the run's own policy; yours decides</p>"
             "<pre>anh verify run.proof --policy mine.toml</pre>"
         )
@@ -200,7 +204,8 @@ def _contract(facts: RunFacts) -> str:
             ("trainer", facts.genesis.trainer if facts.genesis is not None else "-"),
             ("steps", f"{contract.steps:,} of {contract.batch_size:,} examples"),
             ("seed", f"{contract.seed} ({contract.seed_rule}: chosen by the author)"),
-            ("data", f"{contract.data.examples:,} examples, root {contract.data.root}"),
+            ("data", f"{contract.data.examples:,} examples"),
+            ("data root", contract.data.root),
             ("optimizer", f"{contract.optimizer.name} ({contract.optimizer.kind})"),
         ]
     )

@@ -59,7 +59,6 @@ code,pre{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-s
 code{overflow-wrap:anywhere}
 pre{background:var(--card);border:1px solid var(--line);border-radius:.6rem;padding:.7rem .9rem;
 overflow-x:auto;margin:.6rem 0}
-.verdict{white-space:pre-wrap;overflow-wrap:anywhere}
 table{border-collapse:collapse;width:100%;font-size:.88rem}
 .wide{overflow-x:auto}
 th{text-align:left;font-weight:600;color:var(--soft)}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import inspect
 
@@ -226,6 +226,7 @@ def numeric_fields() -> st.SearchStrategy[str]:
     return st.one_of(one_of)
 
 
+@settings(deadline=None, max_examples=50)
 @given(overrides=st.lists(numeric_fields(), max_size=6))
 def test_any_numbers_survive_printing_and_loading(
     overrides: list[str], tmp_path_factory: pytest.TempPathFactory
@@ -238,6 +239,7 @@ def test_any_numbers_survive_printing_and_loading(
     assert contract_config_bytes(again) == contract_config_bytes(experiment)
 
 
+@settings(deadline=None, max_examples=50)
 @given(text=st.text(max_size=40) | st.from_regex(r"[a-z]{1,9}(\.[a-z0-9_]{1,9}){0,3}=.{0,12}"))
 def test_no_override_fails_in_any_other_way_than_one_line(text: str) -> None:
     try:
@@ -247,6 +249,7 @@ def test_no_override_fails_in_any_other_way_than_one_line(text: str) -> None:
         assert "override" in str(error) or str(DIGITS) in str(error)
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     value=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

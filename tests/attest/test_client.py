@@ -159,6 +159,8 @@ def test_file_of_a_name_that_was_not_exported_is_refused(tale: ModuleType, expor
 
 def test_run_that_exported_nothing_backs_no_file(tale: ModuleType, export: Path) -> None:
     refused_artifact(told_with_files(tale), export)
+    (export / "model.safetensors").unlink()
+    refused_artifact(told_with_files(tale), export)
 
 
 def test_artifact_that_cannot_be_read_could_not_be_checked(

@@ -1,6 +1,7 @@
 """The client's memory: a log that shows two histories is caught, with evidence on disk."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -132,6 +133,13 @@ def test_evidence_that_shows_nothing_is_refused(tale: ModuleType) -> None:
     ):
         with pytest.raises((RefusedError, FormatError)):
             check_evidence(encode_evidence(first, second, proof), log)
+    # A tree made up for the purpose, which the log never signed.
+    made_up = grown(tale, 7)
+    made_up.replace_entry(7, made_up.entry(0))
+    for second in (new, made_up.checkpoint(root=more.root())):
+        proof = replace(made_up.proof(sizes=(20,)), checkpoint=second)
+        with pytest.raises(RefusedError):
+            check_evidence(encode_evidence(old, second, proof), log)
     with pytest.raises(RefusedError):
         check_evidence(encode_evidence(old, new, honest), tale.vkey("stranger"))
     for data in (b"", b"{}", encode_evidence(old, new, honest).replace(b"log eq", b"log eQ")):
@@ -144,7 +152,7 @@ def test_head_that_witnesses_did_not_sign_is_not_remembered(
 ) -> None:
     memory, story = Memory(tmp_path), tale.honest()
     for checkpoint in (story.checkpoint(witnesses=("wit-a",)), story.checkpoint(root=bytes(32))):
-        proof = tale.replace(story.proof(), checkpoint=checkpoint)
+        proof = replace(story.proof(), checkpoint=checkpoint)
         with pytest.raises(RefusedError):
             story.verify(proof, history=memory)
     assert memory.newest(tale.vkey("log")) is None

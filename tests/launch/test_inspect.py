@@ -27,6 +27,7 @@ def facts(path: Path) -> tuple[str, dict[str, str]]:
         ("run.proof", "run proof"),
         ("log/checkpoint", "log checkpoint"),
         ("policy.toml", "policy"),
+        ("config.yaml", "resolved configuration"),
         ("keys/run", "private key"),
         (".", "run directory"),
     ],

@@ -184,16 +184,19 @@ def test_attempt_logged_after_the_final_is_refused(tale: ModuleType, refused) ->
     refused("order", story)
 
 
-def test_final_logged_before_its_genesis_is_refused(tale: ModuleType, refused) -> None:
+@pytest.mark.parametrize("attempts", [1, 9])
+def test_final_logged_before_its_genesis_is_refused(
+    tale: ModuleType, refused, attempts: int
+) -> None:
     whole, story = tale.Story(), tale.Story()
     whole.open()
     whole.tell_final()
     story.tell_contract()
     story.records["genesis"] = whole.run
-    story.tell_final(attempts=1)
+    story.tell_final(attempts=attempts)
     story.tell_genesis()
     story.tell_attempt()
-    refused("order", story, story.proof_of(range(4)))
+    refused("order", story, story.proof_of(range(4 if attempts == 1 else 3)))
 
 
 def test_final_of_another_run_is_refused(tale: ModuleType, refused) -> None:

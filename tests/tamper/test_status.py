@@ -20,10 +20,12 @@ def retold(tale: ModuleType, change: Change) -> Any:
     return story
 
 
+NAMES = "contract,genesis,attempt-1,intent acme,final,audit acme,property acme".split(",")
+
+
 def proof_with_status(story: Any) -> Any:
     """Return the proof with the status in it, whether or not it covers the other records."""
-    names = ("contract", "genesis", "attempt-1", "intent acme", "final", "audit acme")
-    indices = [story.at[name] for name in (*names, "property acme", "status")]
+    indices = [story.at[name] for name in (*NAMES, "status")]
     size = story.statements[story.at["status"]].log.size
     return story.proof_of(indices, sizes=[size] if size < len(story.leaves) else [])
 
@@ -53,7 +55,6 @@ STATUS: dict[str, Change] = {
     "of another contract": lambda story: {"contract": "a" * 64},
     "of another log": head(origin="other.example"),
     "of another root": head(root="a" * 64),
-    "that saw itself": head(size=20),
     "older than a record": older_than_the_property,
     "without the run": lambda story: {"runs": ()},
     "with another genesis": entries(genesis=0),
@@ -68,6 +69,13 @@ STATUS: dict[str, Change] = {
 def test_status_that_does_not_fit_is_refused(tale: ModuleType, refused, name: str) -> None:
     story = retold(tale, STATUS[name])
     refused("status", story, proof_with_status(story))
+
+
+def test_record_logged_after_the_status_is_refused(tale: ModuleType, refused) -> None:
+    story = tale.honest()
+    story.tell_nonce("acme")
+    indices = [*(story.at[name] for name in NAMES), story.at["status"], story.at["nonce acme"]]
+    refused("status", story, story.proof_of(indices, sizes=[story.at["status"]]))
 
 
 @pytest.mark.parametrize("finals", [(), (3,), (3, 16), (16, 17)])

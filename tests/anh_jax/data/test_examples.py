@@ -5,7 +5,7 @@ import struct
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
@@ -54,6 +54,7 @@ def example() -> st.SearchStrategy[dict[str, np.ndarray]]:
     return st.dictionaries(st.sampled_from(["a", "b", "a1"]), array, min_size=1)
 
 
+@settings(deadline=None)
 @given(first=example(), second=example())
 def test_equal_bytes_mean_equal_examples(
     first: dict[str, np.ndarray], second: dict[str, np.ndarray]

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anh_jax.data import order
@@ -75,6 +75,7 @@ def test_golden_digest_of_a_whole_epoch() -> None:
     assert hashlib.sha256(order_of_epoch.tobytes()).hexdigest() == GOLDEN_DIGEST
 
 
+@settings(deadline=None)
 @given(seed=WORDS, epoch=WORDS, n=st.integers(1, 700))
 def test_each_example_occurs_once_in_an_epoch(seed: int, epoch: int, n: int) -> None:
     assert sorted(whole(n, seed=seed, epoch=epoch)) == list(range(n))
@@ -85,6 +86,7 @@ def test_small_power_and_prime_sizes_are_permuted_whole(n: int) -> None:
     assert sorted(whole(n, seed=7, epoch=1)) == list(range(n))
 
 
+@settings(deadline=None)
 @given(seed=WORDS, epoch=WORDS, n=st.integers(1, 2**62), share=st.floats(0, 1, exclude_max=True))
 def test_any_position_is_permuted_as_documented(
     seed: int, epoch: int, n: int, share: float
@@ -109,6 +111,7 @@ def test_kept_epoch_and_random_access_agree(monkeypatch: pytest.MonkeyPatch) -> 
     assert [examples_for_step(3, step, 50, 333).tolist() for step in range(1, 20)] == kept
 
 
+@settings(deadline=None)
 @given(seed=WORDS, n=st.integers(1, 50), batch_size=st.integers(1, 120), first=st.integers(1, 1000))
 def test_steps_walk_the_epochs_without_gap_or_padding(
     seed: int, n: int, batch_size: int, first: int

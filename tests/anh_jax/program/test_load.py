@@ -2,6 +2,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import MappingProxyType
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
+import anh_jax
 from anh_jax.errors import ProgramError
 from anh_jax.program import stablehlo
 from anh_jax.program.export import export_program
@@ -68,15 +70,15 @@ def state(mlp_programs, mesh):
     return load_program(mlp_programs.stored["init"], mesh)(seed_words(7))
 
 
-def replay(python, directory, exported, batch):
+def replay(python, directory, programs, batch):
+    exported = {name: programs.stored[name] for name in ("init", "gradient")}
     for stored in exported.values():
         save_program(stored, directory)
     np.savez(directory / "batch.npz", **batch)
     pairs = [f"{name}={stored.id}" for name, stored in exported.items()]
     done = subprocess.run(
         [python, "-c", REPLAY, str(directory), *pairs],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if "site-" not in p)},
-        cwd=os.getcwd(),
+        env={**os.environ, "PYTHONPATH": str(Path(anh_jax.__file__).parent.parent)},
         capture_output=True,
         text=True,
         check=False,
@@ -91,11 +93,10 @@ def test_another_jax_loads_and_runs_the_stored_gradient(
     python = os.environ.get("ANH_SECOND_PYTHON")
     if not python:
         pytest.skip("no second interpreter: set ANH_SECOND_PYTHON to a python with another jax")
-    exported = {name: mlp_programs.stored[name] for name in ("init", "gradient")}
-    found, kept = replay(python, tmp_path, exported, digits_batch(12))
-    gradient = load_program(exported["gradient"], mesh)
+    found, kept = replay(python, tmp_path, mlp_programs, digits_batch(12))
+    gradient = load_program(mlp_programs.stored["gradient"], mesh)
     mine = gradient(gradient_part(state), digits_batch(12), state["key"])
-    assert same_bits(kept, {k: v for k, v in zip(kept, flat(state["parameters"]), strict=True)})
+    assert same_bits(kept, dict(zip(kept, flat(state["parameters"]), strict=True)))
     # Two compilers, one program: they may fuse differently, so the last bits may differ.
     for name, value in zip(found, flat(mine), strict=True):
         scale = max(float(np.abs(value).max()), 1e-6)
@@ -103,17 +104,12 @@ def test_another_jax_loads_and_runs_the_stored_gradient(
 
 
 def test_a_stored_gradient_needs_no_python_of_its_author(
-    lm_gradient, lm_init, tokens_batch, mesh, tmp_path
+    mlp_programs, digits_batch, mesh, state, tmp_path
 ):
-    exported = {"init": lm_init.stored, "gradient": lm_gradient.stored}
-    found, _ = replay(sys.executable, tmp_path, exported, tokens_batch(4))
-    state = load_program(lm_init.stored, mesh)(seed_words(7))
-    gradient = load_program(lm_gradient.stored, mesh)
-    mine = gradient(gradient_part(state), tokens_batch(4), state["key"])
-    assert all(
-        found[name].tobytes() == value.tobytes()
-        for name, value in zip(found, flat(mine), strict=True)
-    )
+    found, _ = replay(sys.executable, tmp_path, mlp_programs, digits_batch(12))
+    gradient = load_program(mlp_programs.stored["gradient"], mesh)
+    mine = gradient(gradient_part(state), digits_batch(12), state["key"])
+    assert same_bits(found, dict(zip(found, flat(mine), strict=True)))
 
 
 def test_state_0_has_the_same_bits_on_every_mesh(lm_init, mesh):
@@ -246,13 +242,12 @@ def test_an_artifact_under_another_signature_is_refused(mlp_programs, mesh):
         load_program(StoredProgram(init.artifact, versioned), mesh)
 
 
-def test_a_module_with_mesh_sizes_already_set_is_refused(lm_init, mesh):
-    stored = lm_init.stored
+def test_a_module_with_mesh_sizes_already_set_is_refused(lm_gradient, mesh):
+    stored = lm_gradient.stored
     with stablehlo.context():
         module = stablehlo.parse(stored.artifact, where="test")
         stablehlo.set_mesh_sizes(module, {"data": 2, "fsdp": 1, "tensor": 1})
         changed = stablehlo.serialise(module, "1.8.0")
-    assert changed != stored.artifact
     with pytest.raises(ProgramError, match="sizes of 1"):
         load_program(StoredProgram(changed, stored.signature), mesh)
 
@@ -275,8 +270,7 @@ def test_the_named_copy_runs_alike_and_a_foreign_one_is_refused(
     named = load_program(stored, mesh)
     bare = load_program(dataclasses.replace(stored, named=None), mesh)
     assert same_bits(named(*arguments), bare(*arguments))
-    text = named.lower(*arguments).compile().as_text() or ""
-    assert "dot_general" in text and "jit(gradient)" in text
+    assert "dot_general" in named.lower(*arguments).as_text(debug_info=True).split("#loc", 1)[1]
     foreign = dataclasses.replace(stored, named=mlp_programs.stored["evaluate"].named)
     with pytest.raises(ProgramError, match="named copy is another program"):
         load_program(foreign, mesh)
