@@ -14,6 +14,7 @@ from anh_jax.line import Line, walk_line
 from anh_jax.program.init_check import init_kind as program_init_kind
 from anh_jax.program.storage import read_program
 from anh_jax.run_directory import RunDirectory
+from anh_jax.stated_class import class_facts, joint_class
 from anh_jax.training.seams import AttemptGrant, AttemptRequest
 from attest import merkle
 from attest.contract import Contract
@@ -115,12 +116,25 @@ def sign_attempt(run: RunDirectory, requests: Sequence[AttemptRequest]) -> Attem
         worker_keys=tuple(request.public_key_hex for request in requests),
         mesh=Mesh(**first.mesh),
         processes=len(requests),
-        environment=dict(first.environment),
-        reason="start" if number == 1 else first.reason,
+        environment={**first.environment, **_class_facts(run, requests)},
+        reason=_reason(number, first),
     )
     envelope = sign(encode_statement(attempt), [run.key("run")])
     run.write_statement(f"attempt-{number}", envelope)
     return AttemptGrant(number=number, record=envelope.record_hash().hex())
+
+
+def _class_facts(run: RunDirectory, requests: Sequence[AttemptRequest]) -> dict[str, str]:
+    genesis = genesis_of(run).execution_class
+    own = joint_class([request.execution_class for request in requests])
+    return class_facts(own, {name: str(value) for name, value in genesis.items()})
+
+
+def _reason(number: int, request: AttemptRequest) -> str:
+    # A worker that finds no training checkpoint thinks that the run starts; the attempts know.
+    if number == 1:
+        return "start"
+    return "resume" if request.reason == "start" else request.reason
 
 
 def close(run: RunDirectory, metrics: Mapping[str, int | str]) -> Envelope:

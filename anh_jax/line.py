@@ -6,7 +6,7 @@ is found from its end by following `prev`, never by taking the newest row of eac
 (docs/protocol.md, "One line").
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from anh_jax.errors import AnhError
@@ -74,12 +74,29 @@ def signed_rows(run: RunDirectory) -> Iterator[SignedRow]:
             )
 
 
+class BrokenLineError(AnhError):
+    """Report rows that do not lead from the newest one back to genesis; `fault` says where."""
+
+    exit_code = 1
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(fault)
+        self.fault = fault
+
+
 def walk_line(run: RunDirectory, *, run_id: bytes) -> Line:
     """Follow `prev` from the newest attempt's last row back to genesis.
 
     Raises AnhError where the chain is broken: a row is missing, or steps do not count down by one.
     """
-    rows = list(signed_rows(run))
+    try:
+        return line_of(list(signed_rows(run)), run_id=run_id)
+    except BrokenLineError as error:
+        raise AnhError(f"{run.root}: {error.fault}; restore the steps/ files") from error
+
+
+def line_of(rows: Sequence[SignedRow], *, run_id: bytes) -> Line:
+    """Find the line among all rows of a run; raises BrokenLineError where there is none."""
     if not rows:
         return Line(run=run_id, rows=(), stale=(), divergences=())
     # Of rows equal in hash the newest attempt's stands on the line: it is the record that later
@@ -94,20 +111,15 @@ def walk_line(run: RunDirectory, *, run_id: bytes) -> Line:
         if previous == run_id:
             break
         if previous not in by_hash:
-            raise AnhError(
-                f"{run.root}: step {cursor.row.step} follows a row that no step file holds; "
-                "restore the missing steps/ file"
-            )
+            raise BrokenLineError(f"step {cursor.row.step} follows a row that nobody has signed")
         cursor = by_hash[previous]
     line.reverse()
     if [signed.row.step for signed in line] != list(range(1, len(line) + 1)):
-        raise AnhError(
-            f"{run.root}: the rows do not count 1, 2, 3, ...; the steps/ files are wrong"
-        )
+        raise BrokenLineError("the rows of the line do not count 1, 2, 3, ...")
     return _beside(run_id, line, rows)
 
 
-def _beside(run_id: bytes, line: list[SignedRow], rows: list[SignedRow]) -> Line:
+def _beside(run_id: bytes, line: list[SignedRow], rows: Sequence[SignedRow]) -> Line:
     on_line = {signed.record_hash for signed in line}
     stale = tuple(signed for signed in rows if signed.record_hash not in on_line)
     divergent = {

@@ -2,29 +2,20 @@
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from attest import canonical
 from attest.errors import FormatError
+from launch.description import Description, readable, unknown
 from launch.errors import CommandError
 from launch.output import flat
+from launch.text_kinds import describe_private_key, describe_text
 
 MAX_BYTES = 64 << 20
 _ARTIFACT_MAGIC = b"ML\xefR"
 _KEY_HEAD = b"-----BEGIN OPENSSH PRIVATE KEY-----"
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What a file is, in one phrase, and its facts by name, in reading order."""
-
-    kind: str
-    facts: Sequence[tuple[str, str]]
-    notes: Sequence[str] = field(default=())
 
 
 def describe(path: Path) -> Description:
@@ -38,7 +29,7 @@ def describe(path: Path) -> Description:
     with path.open("rb") as stream:
         data = stream.read(MAX_BYTES + 1)
     if data.startswith(_KEY_HEAD):
-        return _private_key(path)
+        return describe_private_key(path)
     if data.startswith(_ARTIFACT_MAGIC):
         digest = hashlib.sha256(data).hexdigest()
         return Description(
@@ -48,7 +39,7 @@ def describe(path: Path) -> Description:
         )
     if data[:1] == b"{":
         return _json(path, data)
-    return _text(path, data)
+    return describe_text(path, data)
 
 
 # --- JSON ---
@@ -59,14 +50,14 @@ def _json(path: Path, data: bytes) -> Description:
     # A step file whose only line is torn has no newline, yet begins like an envelope.
     value = _parsed(path, first if newline and rest else data)
     if not isinstance(value, dict):
-        raise _unknown(path)
+        raise unknown(path)
     fields = cast("dict[str, Any]", value)
     if newline:
         return _json_lines(path, fields)
     for names, kind in _KINDS:
         if names <= fields.keys():
             return kind(path, data)
-    raise _unknown(path)
+    raise unknown(path)
 
 
 def _json_lines(path: Path, first: Mapping[str, Any]) -> Description:
@@ -74,7 +65,7 @@ def _json_lines(path: Path, first: Mapping[str, Any]) -> Description:
         return _step_file(path)
     if "step" in first:
         return _metrics(path)
-    raise _unknown(path)
+    raise unknown(path)
 
 
 def _parsed(path: Path, data: bytes) -> object:
@@ -82,10 +73,6 @@ def _parsed(path: Path, data: bytes) -> object:
         return json.loads(data)
     except (ValueError, RecursionError):
         raise FormatError(f"{path}: looks like JSON but is damaged or cut off") from None
-
-
-def _unknown(path: Path) -> CommandError:
-    return CommandError(f"{path}: not a file that anh writes; 'anh inspect --help' lists those")
 
 
 def _envelope(path: Path, data: bytes) -> Description:
@@ -224,61 +211,7 @@ def _metrics(path: Path) -> Description:
     return Description("metrics (unsigned)", facts)
 
 
-# --- text ---
-
-
-def _text(path: Path, data: bytes) -> Description:
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise _unknown(path) from None
-    if "\n\n\N{EM DASH} " in text:
-        return _log_checkpoint(data)
-    if text.count("+") >= 2 and len(text.strip().split()) == 1:
-        return _vkey(text.strip())
-    if path.suffix == ".toml":
-        return _policy(path)
-    if path.name == "config.yaml":
-        groups = re.findall(r"^([a-z_]+):", text, re.MULTILINE)
-        return Description("resolved configuration", [("groups", ", ".join(groups) or "none")])
-    raise _unknown(path)
-
-
-def _log_checkpoint(data: bytes) -> Description:
-    from attest.checkpoint import Checkpoint
-    from attest.note import Note
-
-    note = Note.from_bytes(data)
-    head = Checkpoint.from_text(note.text)
-    facts = [("origin", head.origin), ("size", str(head.size)), ("root", head.root.hex())]
-    facts += [("signed by", f"{s.signer.name}+{s.signer.key_hash.hex()}") for s in note.signatures]
-    return Description("log checkpoint", facts)
-
-
-def _vkey(text: str) -> Description:
-    from attest.keys import ALG_COSIGNATURE, VerifierKey
-
-    key = VerifierKey.from_text(text)
-    use = "cosigning (witness)" if key.algorithm == ALG_COSIGNATURE else "signing"
-    facts = [("name", key.name), ("algorithm", f"{key.algorithm:#04x}, {use}")]
-    return Description("public key (vkey)", [*facts, ("public", key.public.hex())])
-
-
-def _policy(path: Path) -> Description:
-    from attest.policy import load_policy
-
-    policy = load_policy(path)
-    facts = [("log", f"{policy.log.origin} ({policy.log.operator})")]
-    facts += [("required", policy.require.level.text)]
-    return Description("policy", facts, ["'anh policy show FILE' prints all of it"])
-
-
-def _private_key(path: Path) -> Description:
-    from attest.keys import PrivateKey
-
-    key = PrivateKey.load(path)
-    facts = [("public", key.public.hex()), ("keyid", key.keyid)]
-    return Description("private key", facts, ["keep it to yourself: whoever has it signs as you"])
+# --- directories ---
 
 
 def _run_directory(path: Path) -> Description:
@@ -295,10 +228,3 @@ def _run_directory(path: Path) -> Description:
         ("run proof", "yes" if (path / "run.proof").is_file() else "not yet"),
     ]
     return Description("run directory", facts, ["'anh report D' makes a page of it"])
-
-
-def readable(text: str) -> str:
-    """Add the decimal value to a hexadecimal float; leave other text as it is."""
-    if text.startswith(("0x", "-0x")) and "p" in text:
-        return f"{float.fromhex(text):.6g}  ({text})"
-    return text

@@ -5,6 +5,7 @@ while Ray Train's controller, started from a second thread, watches the workers 
 whole group when one of them dies. Training then goes on from the newest training checkpoint.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +26,10 @@ from launch.run_outcome import DEFAULT_ENTRY, RunOutcome
 if TYPE_CHECKING:
     from ray.train.v2.jax import JaxTrainer
 
+Platform = Literal["cpu", "gpu", "tpu"]
 POLL_SECONDS = 0.1
+_UNITS: dict[Platform, str] = {"cpu": "CPU", "gpu": "GPU", "tpu": "TPU"}
+_NAMED: dict[str, Platform] = {"cpu": "cpu", "cuda": "gpu", "gpu": "gpu", "tpu": "tpu"}
 
 
 class RunLost(CommandError):
@@ -36,13 +40,14 @@ class RunLost(CommandError):
 class RayOptions:
     """What may differ between runs.
 
-    `entry` is "module:function"; `environment` is added to every worker's. `devices` is the number
-    of GPUs or TPU chips a worker gets; `topology` and `accelerator_type` name a TPU slice.
-    `max_failures` bounds how often the group is replaced.
+    `entry` is "module:function"; `environment` is added to every worker's. Without `platform` it is
+    the one that JAX_PLATFORMS names first, else the cluster's best. `devices` is the number of GPUs
+    or TPU chips a worker gets; `topology` and `accelerator_type` name a TPU slice. `max_failures`
+    bounds how often the group is replaced.
     """
 
     entry: str = DEFAULT_ENTRY
-    platform: Literal["cpu", "gpu", "tpu"] = "cpu"
+    platform: Platform | None = None
     devices: int = 1
     topology: str | None = None
     accelerator_type: str | None = None
@@ -69,7 +74,7 @@ def run_with_ray(
     worker's own one-line error was, RunLost after too many lost workers, or ClusterError.
     """
     chosen = options or RayOptions()
-    gpus = None if chosen.platform == "gpu" else 0
+    gpus = 0 if (chosen.platform or _named_platform()) == "cpu" else None
     with Interrupts() as interrupts:
         ours = cluster is None
         opened = open_cluster(workers=workers, gpus=gpus) if ours else nullcontext(cluster)
@@ -90,6 +95,9 @@ class _Driver:
         self._workers = workers
         self._options = options
         self._cluster = cluster
+        self._platform = options.platform or choose_platform(cluster.resources)
+        self._unit = _UNITS[self._platform]
+        self._count = 1 if self._platform == "cpu" else options.devices
 
     def run(
         self,
@@ -98,6 +106,8 @@ class _Driver:
         on_phase: Callable[[Phase], None],
         on_poll: Callable[[], None],
     ) -> RunOutcome:
+        if self._cluster.folder is not None:
+            self._require_room()
         board = AttemptBoard.open(self._files, grant)
         self._run.stop_request.unlink(missing_ok=True)
         phases = PhaseReader(self._files)
@@ -131,11 +141,9 @@ class _Driver:
         from launch import ray_backend, ray_trainer, ray_worker
 
         options = self._options
-        unit = {"cpu": "CPU", "gpu": "GPU", "tpu": "TPU"}[options.platform]
-        count = 1 if unit == "CPU" else options.devices
         placement = ray_trainer.Placement(
             workers=self._workers,
-            resources={unit: float(count)},
+            resources={self._unit: float(self._count)},
             topology=options.topology,
             accelerator_type=options.accelerator_type,
         )
@@ -144,13 +152,13 @@ class _Driver:
             ray_worker.settings_for(self._run.root, options.entry),
             backend=ray_backend.MeshConfig(
                 attempts_folder=str(self._files.folder),
-                platform=options.platform,
+                platform=self._platform,
                 started_at=time.time(),
             ),
             placement=placement,
             run=ray_trainer.run_config(
                 self._run.root,
-                environment=worker_environment(options.platform, options.environment),
+                environment=worker_environment(self._platform, options.environment),
                 max_failures=options.max_failures,
             ),
             cluster="own" if self._cluster.folder is not None else "shared",
@@ -167,6 +175,18 @@ class _Driver:
             generations=living.index + 1,
         )
 
+    def _require_room(self) -> None:
+        # Nothing will ever be added to a cluster of this host: no use in waiting for it.
+        if self._cluster.resources.get(self._unit, 0) < self._workers * self._count:
+            raise self._no_room()
+
+    def _no_room(self) -> RunLost:
+        return RunLost(
+            f"no room for {self._workers} workers with {self._count} {self._unit} each on a "
+            f"cluster with {_resources_text(self._cluster)}; ask for fewer with --workers, or set "
+            "JAX_PLATFORMS=cpu to use the CPU"
+        )
+
     def _translated(self, error: BaseException) -> BaseException:
         # A controller's error holds the one that a worker or the mesh raised; those with an exit
         # code are ours and say everything in their line.
@@ -174,10 +194,7 @@ class _Driver:
         if isinstance(inner, Exception) and isinstance(getattr(inner, "exit_code", None), int):
             return inner
         if type(inner).__name__ == "WorkerGroupStartupTimeoutError":
-            return RunLost(
-                f"no room for {self._workers} workers on a cluster with "
-                f"{_resources_text(self._cluster)}; ask for fewer with --workers"
-            )
+            return self._no_room()
         failures: dict[int, Exception] = getattr(error, "worker_failures", {})
         if failures:
             last = "; ".join(
@@ -218,6 +235,19 @@ class _Fit:
             self._trainer.fit()
         except BaseException as error:
             self.error = error
+
+
+def choose_platform(resources: Mapping[str, float]) -> Platform:
+    """Return the platform that JAX_PLATFORMS names first, else the best that the cluster has."""
+    named = _named_platform()
+    if named is not None:
+        return named
+    best: tuple[Platform, Platform] = ("tpu", "gpu")
+    return next((platform for platform in best if resources.get(_UNITS[platform])), "cpu")
+
+
+def _named_platform() -> Platform | None:
+    return _NAMED.get(os.environ.get("JAX_PLATFORMS", "").partition(",")[0].strip().lower())
 
 
 def _resources_text(cluster: RayCluster) -> str:

@@ -25,8 +25,7 @@ _MOVES = frozenset(
         *("return", "reverse", "select", "slice", "transpose", "while", "abs", "negate"),
     )
 ) | frozenset(("func.func", "func.call", "func.return", "sdy.mesh", "sdy.sharding_constraint"))
-_FLOAT = re.compile(r"\b(?:f\d+\w*|bf16|tf32|complex)\b")
-_ELEMENT = re.compile(r"([a-z]+\d+)>?$")
+_INTEGER = re.compile(r"u?i(\d+)")
 # Widest integer, in bits, that each float type holds without rounding.
 _EXACT_BITS = {"bf16": 8, "f16": 8, "f32": 16, "f64": 32}
 _LARGEST_EXPONENT = 64
@@ -51,24 +50,22 @@ def first_inexact(stored: StoredProgram) -> str | None:
 
 
 def _exact(operation: Any) -> bool:
-    values = (*operation.operands, *operation.results)
-    if operation.name in _MOVES or not any(_FLOAT.search(str(x.type)) for x in values):
+    sources = [stablehlo.element_type(x) for x in operation.operands]
+    targets = [stablehlo.element_type(x) for x in operation.results]
+    if operation.name in _MOVES or all(_INTEGER.fullmatch(x) for x in (*sources, *targets)):
         return True
     if operation.name == "stablehlo.convert":
-        return _exact_conversion(str(operation.operands[0].type), str(operation.results[0].type))
+        return _exact_conversion(sources[0], targets[0])
     if operation.name == "stablehlo.multiply":
         return any(_power_of_two(operand) for operand in operation.operands)
     return False
 
 
 def _exact_conversion(source: str, target: str) -> bool:
-    found, wanted = _ELEMENT.search(source), _ELEMENT.search(target)
-    if found is None or wanted is None:
-        return False
-    integer = re.fullmatch(r"u?i(\d+)", found.group(1))
+    integer = _INTEGER.fullmatch(source)
     if integer is None:
-        return found.group(1) == wanted.group(1)
-    return int(integer.group(1)) <= _EXACT_BITS.get(wanted.group(1), 0)
+        return source == target
+    return int(integer.group(1)) <= _EXACT_BITS.get(target, 0)
 
 
 def _power_of_two(value: Any) -> bool:

@@ -122,6 +122,11 @@ def attribute_texts(operation: Any) -> dict[str, str]:
     return {name: str(operation.attributes[name]) for name in sorted(names)}
 
 
+def element_type(value: Any) -> str:
+    """Return the MLIR name of a tensor's element type, such as `f32`."""
+    return str(getattr(value.type, "element_type", value.type))
+
+
 def mesh_axes(operation: Any) -> dict[str, int]:
     """Return the axis sizes of an `sdy.mesh` operation, by name."""
     axes = [sdy.MeshAxisAttr(axis) for axis in sdy.MeshAttr(operation.attributes["mesh"]).axes]

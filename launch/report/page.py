@@ -1,10 +1,11 @@
 """The report as HTML: what happened, how far it was checked, and what that does not say."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 
+from launch.report.elements import definitions, duration, section, table
 from launch.report.facts import RunFacts, decimal, median
 from launch.report.plot import Point, Series, line_chart, threshold_bar
 from launch.report.style import STYLE
@@ -26,11 +27,11 @@ def render(facts: RunFacts) -> str:
         _header(facts),
         _tiles(facts),
         _troubles(facts),
-        _section("Training", _charts(facts)),
-        _section("How far it was checked", _assurance(facts)),
-        _section("Audits", _audits(facts)) if facts.audits else "",
-        _section("Contract", _contract(facts)),
-        _section("Attempts and environment", _attempts(facts)),
+        section("Training", _charts(facts)),
+        section("How far it was checked", _assurance(facts)),
+        section("Audits", _audits(facts)) if facts.audits else "",
+        section("Contract", _contract(facts)),
+        section("Attempts and environment", _attempts(facts)),
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -103,7 +104,7 @@ def _troubles(facts: RunFacts) -> str:
     if not facts.troubles:
         return ""
     items = "".join(f"<li>{escape(trouble)}</li>" for trouble in facts.troubles)
-    return _section("Could not be read", f'<div class="card"><ul>{items}</ul></div>')
+    return section("Could not be read", f'<div class="card"><ul>{items}</ul></div>')
 
 
 def _charts(facts: RunFacts) -> str:
@@ -144,7 +145,7 @@ def _assurance(facts: RunFacts) -> str:
         # The verdict's lines are a label of ten columns, then the words.
         pairs = [(line[:10].strip(), line[10:]) for line in rest]
         said = (
-            f"<p><strong>{escape(first)}</strong></p>{_list(pairs)}"
+            f"<p><strong>{escape(first)}</strong></p>{definitions(pairs)}"
             '<p class="note">checked in '
             f"{judgement.milliseconds:.0f} ms under the run's own policy; yours decides</p>"
             "<pre>anh verify run.proof --policy mine.toml</pre>"
@@ -175,7 +176,7 @@ def _audits(facts: RunFacts) -> str:
                 ("B, update", worst.b),
             )
         ]
-        facts_list = _list(
+        facts_list = definitions(
             [
                 ("sample", f"{audit.sample}, k = {audit.k}"),
                 ("re-executed", f"{audit.steps} of {facts.contract.steps} steps ({audit.method})"),
@@ -197,7 +198,7 @@ def _audits(facts: RunFacts) -> str:
 
 def _contract(facts: RunFacts) -> str:
     contract, numerics = facts.contract, facts.contract.numerics
-    terms = _list(
+    terms = definitions(
         [
             ("contract", contract.id),
             ("run", facts.run or "no genesis yet"),
@@ -209,7 +210,7 @@ def _contract(facts: RunFacts) -> str:
             ("optimizer", f"{contract.optimizer.name} ({contract.optimizer.kind})"),
         ]
     )
-    rules = _list(
+    rules = definitions(
         [
             ("numerics", numerics.class_),
             ("c, c row", f"{decimal(numerics.c):g}, {decimal(numerics.c_row):g}"),
@@ -245,7 +246,7 @@ def _properties(facts: RunFacts) -> str:
     ]
     return (
         '<div class="card"><h3>Properties</h3>'
-        f"{_table(('property', 'promised', 'judged'), rows)}</div>"
+        f"{table(('property', 'promised', 'judged'), rows)}</div>"
     )
 
 
@@ -266,43 +267,11 @@ def _attempts(facts: RunFacts) -> str:
         for attempt in facts.attempts
     ]
     heads = ("attempt", "reason", "from step", "mesh (data x fsdp x tensor)", "processes")
-    attempts = _table(heads, rows) if rows else '<p class="note">no attempt yet</p>'
+    attempts = table(heads, rows) if rows else '<p class="note">no attempt yet</p>'
     environment = sorted(facts.genesis.environment.items()) if facts.genesis is not None else []
     executed = sorted(facts.genesis.execution_class.items()) if facts.genesis is not None else []
     pairs = [(name, str(value)) for name, value in (*environment, *executed)]
     return (
         f'<div class="card wide">{attempts}<details><summary>environment in genesis</summary>'
-        f"{_list(pairs)}</details></div>"
+        f"{definitions(pairs)}</details></div>"
     )
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
-
-
-def _list(pairs: Sequence[tuple[str, str]]) -> str:
-    items = "".join(f"<dt>{escape(name)}</dt><dd>{_value(value)}</dd>" for name, value in pairs)
-    return f"<dl>{items}</dl>"
-
-
-def _value(text: str) -> str:
-    # Digests read better where every digit is equally wide.
-    return f"<code>{escape(text)}</code>" if len(text) == 64 else escape(text)
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    body = "".join(
-        "<tr>" + "".join(f'<td class="number">{escape(cell)}</td>' for cell in row) + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def duration(seconds: float) -> str:
-    """Write seconds in the unit that reads best; a dash for nan."""
-    if not math.isfinite(seconds):
-        return "-"
-    if seconds < 1:
-        return f"{seconds * 1e3:.3g} ms"
-    return f"{seconds:.3g} s" if seconds < 600 else f"{seconds / 60:.3g} min"

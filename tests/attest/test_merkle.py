@@ -182,6 +182,43 @@ def test_sizes_outside_63_bits_are_refused(size: int):
         merkle.verify_consistency(0, size, [], merkle.EMPTY_ROOT, ZERO)
 
 
+def test_proofs_are_not_made_for_leaves_that_are_not_there():
+    hashes = leaf_hashes(8)
+    for make in (
+        lambda: merkle.inclusion_path(8, 8, hashes),
+        lambda: merkle.inclusion_path(-1, 8, hashes),
+        lambda: merkle.inclusion_path(0, 9, hashes),
+        lambda: merkle.consistency_path(3, 9, hashes),
+        lambda: merkle.consistency_path(5, 4, hashes),
+        lambda: merkle.subtree_inclusion_path(1, 0, 9, hashes),
+        lambda: merkle.subtree_inclusion_path(3, 2, 5, hashes),
+        lambda: merkle.subtree_consistency_path(2, 5, 8, hashes),
+    ):
+        with pytest.raises(FormatError):
+            make()
+
+
+def test_values_that_no_proof_can_have_are_a_format_error():
+    hashes = leaf_hashes(6)
+    root = merkle.tree_root(hashes)
+    path = merkle.inclusion_path(1, 6, hashes)
+    unaligned = merkle.inclusion_path(1, 4, hashes[1:5])
+    for check in (
+        lambda: merkle.verify_inclusion(1, 6, b"short", path, root),
+        lambda: merkle.verify_inclusion(1, 6, hashes[1], path, root[:-1]),
+        lambda: merkle.verify_inclusion(1, 6, hashes[1], [*path[:-1], b""], root),
+        lambda: merkle.verify_inclusion(6, 6, hashes[1], path, root),
+        lambda: merkle.verify_subtree_inclusion(
+            2, 1, 5, hashes[2], unaligned, merkle.tree_root(hashes[1:5])
+        ),
+        lambda: merkle.verify_consistency(3, 6, [b""], ZERO, root),
+        lambda: merkle.verify_consistency(3, 6, [], ZERO[:-1], root),
+        lambda: merkle.Frontier().append(b"short"),
+    ):
+        with pytest.raises(FormatError):
+            check()
+
+
 def judge(kind: str, case: dict[str, object]) -> None:
     """Run one case of transparency-dev/merkle's testdata; raise if it is refused."""
 

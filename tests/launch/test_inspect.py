@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from launch.cli import run
-from launch.file_kinds import describe, readable
+from launch.description import readable
+from launch.file_kinds import describe
 
 
 def facts(path: Path) -> tuple[str, dict[str, str]]:

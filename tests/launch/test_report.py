@@ -11,8 +11,9 @@ import pytest
 from attest.statements import Audit, Counts, Worst
 from launch.cli import run
 from launch.report.card import render_card
+from launch.report.elements import duration
 from launch.report.facts import Judgement, read_facts
-from launch.report.page import NON_CLAIMS, duration, render, state_of
+from launch.report.page import NON_CLAIMS, render, state_of
 
 VOID = {"meta", "br", "line", "circle", "path", "i"}
 

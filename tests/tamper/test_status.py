@@ -20,7 +20,7 @@ def retold(tale: ModuleType, change: Change) -> Any:
     return story
 
 
-NAMES = "contract,genesis,attempt-1,intent acme,final,audit acme,property acme".split(",")
+NAMES = ["contract", "genesis", "attempt-1", "intent acme", "final", "audit acme", "property acme"]
 
 
 def proof_with_status(story: Any) -> Any:

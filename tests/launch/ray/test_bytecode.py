@@ -24,7 +24,7 @@ def test_bytecode_is_kept_apart_from_the_sources_for_this_process_and_its_childr
         check=True,
     )
     assert [path.name for path in sources.iterdir()] == ["some_module.py"]
-    assert len(list((tmp_path / "cache" / "anh-jax").rglob("some_module*.pyc"))) == 1
+    assert len(list((tmp_path / "cache").rglob("some_module*.pyc"))) == 1
 
 
 def test_a_python_that_keeps_bytecode_by_itself_is_left_alone(

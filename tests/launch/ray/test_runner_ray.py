@@ -14,7 +14,7 @@ from launch.attempt_files import AttemptFiles
 from launch.phases import Phase
 from launch.ray_cluster import RayCluster
 from launch.run_outcome import RunOutcome
-from launch.runner_ray import RayOptions, run_with_ray
+from launch.runner_ray import RayOptions, RunLost, choose_platform, run_with_ray
 
 # Ray Data, which Ray Train loads, reads deprecated settings of its own.
 pytestmark = [
@@ -217,6 +217,33 @@ def test_ctrl_c_stops_all_ranks_after_the_same_step_with_a_checkpoint(
     assert last[0] == last[1]
     assert (run_directory / "checkpoints" / f"{last[0]['step']}.json").exists()
     assert not (run_directory / "stop").exists()
+
+
+def test_workers_for_whom_this_host_has_no_room_are_refused_at_once(
+    run_directory: Path, cluster: RayCluster, notary: Any
+) -> None:
+    chosen = RayOptions(entry="stand_in:train", platform="gpu")
+    with pytest.raises(RunLost, match=r"no room for 2 workers with 1 GPU each .* 2 CPU"):
+        drive(run_directory, cluster, notary, chosen)
+
+
+@pytest.mark.parametrize(
+    ("named", "resources", "expected"),
+    [
+        ("", {"CPU": 8.0}, "cpu"),
+        ("", {"CPU": 8.0, "GPU": 2.0}, "gpu"),
+        ("", {"CPU": 8.0, "TPU": 4.0}, "tpu"),
+        ("", {"CPU": 8.0, "GPU": 0.0}, "cpu"),
+        ("cpu", {"GPU": 2.0}, "cpu"),
+        ("cuda,cpu", {"CPU": 8.0}, "gpu"),
+        ("tpu", {"CPU": 8.0}, "tpu"),
+    ],
+)
+def test_the_best_platform_is_used_unless_jax_platforms_names_one(
+    monkeypatch: pytest.MonkeyPatch, named: str, resources: dict[str, float], expected: str
+) -> None:
+    monkeypatch.setenv("JAX_PLATFORMS", named)
+    assert choose_platform(resources) == expected
 
 
 def test_workers_without_a_mesh_are_caught_before_step_0(

@@ -1,0 +1,183 @@
+"""Regenerates states of a run bit for bit, each proven to be the one that the run committed.
+
+A replay starts from the nearest state at hand (state 0 by `init`, the state it reached last, a
+training checkpoint) and steps forward by the contract's programs on the mesh of each step's
+attempt. No state counts before its digest is that of the row: what starts from a state of the
+trainer's, unchecked, would audit nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from anh_jax.audit.benches import Benches, placed
+from anh_jax.audit.transcript import Transcript
+from anh_jax.digest.host import gradient_digest, tree_digest
+from anh_jax.errors import AnhError
+from anh_jax.line import SignedRow
+from anh_jax.training.checkpoints import TrainingCheckpoints
+from anh_jax.training.state import State, moving_part
+from anh_jax.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A regenerated state, after `step` steps, with the digest that the run committed."""
+
+    step: int
+    state: State
+
+
+@dataclass(frozen=True)
+class Unreached:
+    """A state that could not be produced: why, in words.
+
+    `last` is the last state on the way that was still the committed one, where there is one: the
+    step after it does not hold here.
+    """
+
+    words: str
+    last: Reached | None = None
+
+
+class Replay:
+    """Produces the states of one run; asked for ascending steps, it never goes back.
+
+    `checkpoints` are those of the run directory; None replays from state 0 alone.
+    """
+
+    def __init__(
+        self,
+        transcript: Transcript,
+        benches: Benches,
+        checkpoints: TrainingCheckpoints | None,
+    ) -> None:
+        self._transcript = transcript
+        self._benches = benches
+        self._checkpoints = checkpoints
+        self._running: Reached | None = None
+        self._broken: dict[int, Reached] = {}
+        self.notes: list[str] = []
+
+    def state(self, step: int) -> Reached | Unreached:
+        """Return the state after `step` steps. The caller may not give its buffers away."""
+        running = self._running
+        for origin in self._origins(step):
+            if running is not None and origin == running.step:
+                start = running
+            else:
+                broken = self._broken.get(origin)
+                if broken is not None and broken.step < step:
+                    return self._unreached(broken, step)
+                start = self._start(origin)
+            if start is not None:
+                return self._forward(start, step)
+        return Unreached(
+            f"state {step} cannot be produced: neither state 0 nor a training checkpoint before it "
+            "is the committed one"
+        )
+
+    def go_on_from(self, reached: Reached) -> None:
+        """Take a state that was found to be the committed one as the next start."""
+        self._running = reached
+
+    def retained(self, step: int, bench: Workbench) -> State | None:
+        """Return the state of a training checkpoint at `step`, if it is the committed one."""
+        if self._checkpoints is None or step not in self._checkpoints.steps():
+            return None
+        try:
+            state = self._checkpoints.restore(step, bench.abstract_state()).state
+        except AnhError as error:
+            self.notes.append(str(error))
+            return None
+        if self._root(state, step) == self._transcript.state_root(step):
+            return state
+        self.notes.append(f"the training checkpoint of step {step} is not the committed state")
+        return None
+
+    def _origins(self, step: int) -> Iterator[int]:
+        """Yield the steps of the states at hand up to `step`, nearest first."""
+        kept = set() if self._checkpoints is None else set(self._checkpoints.steps())
+        if self._running is not None:
+            kept.add(self._running.step)
+        yield from sorted({0, *kept} & set(range(step + 1)), reverse=True)
+
+    def _start(self, step: int) -> Reached | None:
+        if step:
+            state = self.retained(step, self._bench(step))
+            return None if state is None else Reached(step, state)
+        seed = self._benches.materials.contract.seed
+        state = self._bench(1).executor.initial_state(seed)
+        if self._root(state, 0) != self._transcript.genesis.state_root:
+            self.notes.append("state 0, drawn again by init, is not the one that genesis commits")
+            return None
+        return Reached(0, state)
+
+    def _forward(self, start: Reached, step: int) -> Reached | Unreached:
+        """Step forward, digesting the last state alone; look closer where it is another."""
+        committed = self._transcript.state_root(step)
+        if start.step == step:
+            self._running = start
+            return start
+        if committed is not None:
+            state = start.state
+            for number in range(start.step + 1, step + 1):
+                state = self._step(state, number)
+            if self._root(state, step) == committed:
+                self._running = Reached(step, state)
+                return self._running
+        # The buffers of the running state are given away by now: start again from what lasts.
+        self._running = None
+        for origin in self._origins(step):
+            again = self._start(origin)
+            if again is not None:
+                return self._watched(again, step)
+        return Unreached(f"state {step} cannot be produced: it came out otherwise, once")
+
+    def _watched(self, start: Reached, step: int) -> Reached | Unreached:
+        """Step forward, comparing every gradient and state with its row."""
+        state = start.state
+        for number in range(start.step + 1, step + 1):
+            before = kept_copy(state)
+            row = self._transcript.line.rows[number - 1].row
+            bench = self._bench(number)
+            state = placed(bench, state)
+            outputs = bench.executor.gradient(state, bench.batch(number).pieces)
+            gradient = gradient_digest(outputs, step=number, alg=self._transcript.genesis.alg)
+            scalars = bench.executor.scalars(outputs)
+            state = bench.executor.update(state, outputs, scalars, number)
+            same = gradient.root.hex() == row.gradient_root
+            if row.state_root is not None:
+                same = same and self._root(state, number) == row.state_root
+            if not same:
+                self._broken[start.step] = Reached(number - 1, before)
+                return self._unreached(self._broken[start.step], step)
+        self._running = Reached(step, state)
+        return self._running
+
+    def _unreached(self, last: Reached, step: int) -> Unreached:
+        return Unreached(
+            f"state {step} cannot be produced: step {last.step + 1} on the way came out otherwise",
+            Reached(last.step, kept_copy(last.state)),
+        )
+
+    def _step(self, state: State, step: int) -> State:
+        bench = self._bench(step)
+        state = placed(bench, state)
+        outputs = bench.executor.gradient(state, bench.batch(step).pieces)
+        return bench.executor.update(state, outputs, bench.executor.scalars(outputs), step)
+
+    def _bench(self, step: int) -> Workbench:
+        """Return the workbench of the attempt that took a step."""
+        signed: SignedRow = self._transcript.line.rows[step - 1]
+        return self._benches.of(self._transcript.attempt_of(signed))
+
+    def _root(self, state: State, step: int) -> str:
+        return tree_digest(state, step=step, alg=self._transcript.genesis.alg).root.hex()
+
+
+def kept_copy(state: State) -> State:
+    """Return a state whose buffers outlive an update of the original, which gives its own away."""
+    return {**state, **jax.tree.map(jnp.copy, moving_part(state))}

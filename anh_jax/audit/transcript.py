@@ -1,0 +1,100 @@
+"""What a run has signed, read from its envelopes: the one source of an audit's facts about it.
+
+The envelopes come from the run's log, which keeps what was signed: the files of a run directory are
+the trainer's to change, a log's entries are not.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from anh_jax.errors import AnhError
+from anh_jax.line import BrokenLineError, Line, SignedRow, line_of
+from attest.envelope import Envelope
+from attest.statements import Attempt, Final, Genesis, Step, decode_statement
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A closed run: its statements by kind, and the line of rows that its final record closes.
+
+    `attempts` are by number. `fault` says why the rows form no line; `line` is empty then.
+    """
+
+    run: str
+    genesis: Genesis
+    attempts: Mapping[int, Attempt]
+    line: Line
+    final: Final
+    final_record: str
+    fault: str
+
+    def state_root(self, step: int) -> str | None:
+        """Return the committed digest of the state after a step; None where the policy skips it."""
+        if step == 0:
+            return self.genesis.state_root
+        return self.line.rows[step - 1].row.state_root
+
+    def attempt_of(self, signed: SignedRow) -> Attempt:
+        """Return the attempt that signed a row."""
+        return self.attempts[signed.attempt]
+
+
+def read_transcript(envelopes: Iterable[Envelope], *, run: str) -> Transcript:
+    """Read the statements of one run (its id, hex), in any order; others are passed over.
+
+    Raises AnhError where the run has no genesis or no final record among them, or two.
+    """
+    genesis: list[Genesis] = []
+    finals: dict[str, Final] = {}
+    attempts: dict[str, Attempt] = {}
+    steps: list[Envelope] = []
+    for envelope in envelopes:
+        record = envelope.record_hash().hex()
+        match decode_statement(envelope.payload):
+            case Genesis() as found if record == run:
+                genesis.append(found)
+            case Attempt(run=of) as found if of == run:
+                attempts[record] = found
+            case Final(run=of) as found if of == run:
+                finals[record] = found
+            case Step(row=row) if row.run == run:
+                steps.append(envelope)
+            case _:
+                continue
+    if not genesis or len(finals) != 1:
+        raise AnhError(f"run {run[:16]}: no genesis or no single final record; the run is not over")
+    rows = _rows(steps, attempts)
+    line = Line(run=bytes.fromhex(run), rows=(), stale=(), divergences=())
+    fault = "" if rows else "no row is signed"
+    try:
+        line = line_of(rows, run_id=bytes.fromhex(run))
+    except BrokenLineError as error:
+        fault = error.fault
+    ((record, final),) = finals.items()
+    return Transcript(
+        run=run,
+        genesis=genesis[0],
+        attempts={attempt.number: attempt for attempt in attempts.values()},
+        line=line,
+        final=final,
+        final_record=record,
+        fault=fault,
+    )
+
+
+def _rows(steps: Iterable[Envelope], attempts: Mapping[str, Attempt]) -> list[SignedRow]:
+    """Return the rows of known attempts, attempt by attempt."""
+    rows: list[SignedRow] = []
+    for envelope in steps:
+        statement = decode_statement(envelope.payload)
+        if not isinstance(statement, Step) or statement.attempt not in attempts:
+            continue
+        rows.append(
+            SignedRow(
+                row=statement.row,
+                row_hash=statement.row.hash(),
+                record_hash=envelope.record_hash(),
+                attempt=attempts[statement.attempt].number,
+            )
+        )
+    return sorted(rows, key=lambda signed: (signed.attempt, signed.row.step))

@@ -1,0 +1,1 @@
+"""Bounds: how far a step recomputed elsewhere may lie from the committed one."""
