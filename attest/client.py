@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from attest.artifact import check_artifact
-from attest.check import hold, refuse
+from attest.check import hold
 from attest.conflicts import check_conflicts
 from attest.head import Head, check_quorum, open_head
 from attest.inclusion import ProvenRecords, check_inclusion
@@ -16,7 +16,7 @@ from attest.judgement import Findings, judge
 from attest.lineage import Lineage, check_lineage
 from attest.memory import Memory
 from attest.omissions import check_omissions
-from attest.proof import ProofRecord, parse_proof
+from attest.proof import parse_proof
 from attest.properties import check_properties
 from attest.receipts import Receipts, check_receipts
 from attest.statements import (
@@ -104,9 +104,6 @@ def _judge_run(
     properties = check_properties(proof, policy, lineage)
     omissions = check_omissions(proven, policy, lineage, now=now)
     uncounted = (*receipts.uncounted, *properties.uncounted, *conflicts)
-    # Records by unknown keys may only be there because a status lists them.
-    if not proof.of_kind(Status):
-        _refuse_uncounted(uncounted)
     words = "" if artifact is None else _artifact_words(artifact, lineage, receipts)
     return judge(
         Findings(
@@ -122,11 +119,6 @@ def _status_head(note: bytes | None, policy: Policy) -> Head | None:
     head = open_head(note, policy)
     check_quorum(head, policy)
     return head
-
-
-def _refuse_uncounted(records: tuple[ProofRecord, ...]) -> None:
-    for record in records:
-        refuse("relevance", f"{record.where} is by a key that the policy does not name")
 
 
 def _artifact_words(artifact: Path, lineage: Lineage, receipts: Receipts) -> str:

@@ -140,7 +140,6 @@ def subtree_inclusion_path(
     index: int, start: int, end: int, leaf_hashes: Sequence[bytes]
 ) -> list[bytes]:
     """Return the inclusion path of leaf `index` in the subtree `[start, end)`."""
-    _check_have(leaf_hashes, end)
     _check_subtree(start, end, end)
     return inclusion_path(index - start, end - start, leaf_hashes[start:end])
 

@@ -8,7 +8,7 @@ Annotations must be real objects, so such modules do without `from __future__ im
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
-from typing import Annotated, Any, ClassVar, TypeAlias, get_origin
+from typing import Annotated, Any, ClassVar, TypeAlias, cast, get_origin
 
 from attest.canonical import JSON, MAX_INT, parse_hex_float
 from attest.errors import FormatError
@@ -236,13 +236,12 @@ def _load_role(value: JSON, where: str) -> Role:
 
 
 def _load_hex_float(value: JSON, where: str) -> str:
-    if not isinstance(value, str):
-        raise refuse(where, "a hexadecimal float as text", value)
+    text = cast(str, value)  # parse_hex_float refuses what is not text
     try:
-        parse_hex_float(value)
+        parse_hex_float(text)
     except FormatError as error:
         raise FormatError(f"{where}: {error}", code=error.code) from None
-    return value
+    return text
 
 
 def _load_positive(value: JSON, where: str) -> str:

@@ -46,8 +46,8 @@ def covering_key(policy: Policy, record: ProofRecord, keyid: str, role: Role) ->
 def named_auditor(policy: Policy, record: ProofRecord) -> KeyEntry | None:
     """Check an auditor's record; None if the policy has no such key at the record's index.
 
-    A log serves many readers: records by auditors that this policy does not know may be in a proof
-    (the status lists them), but they count for nothing.
+    A log serves many readers, and a status lists every auditor's records: those by auditors that
+    this policy does not know may be in a proof, count for nothing, and are said to.
     """
     entry = policy.find(record.signer, Role.AUDITOR)
     if entry is None or not entry.covers(record.index):

@@ -95,7 +95,7 @@ class _Driver:
         self._workers = workers
         self._options = options
         self._cluster = cluster
-        self._platform = options.platform or choose_platform(cluster.resources)
+        self._platform: Platform = options.platform or choose_platform(cluster.resources)
         self._unit = _UNITS[self._platform]
         self._count = 1 if self._platform == "cpu" else options.devices
 
@@ -242,8 +242,9 @@ def choose_platform(resources: Mapping[str, float]) -> Platform:
     named = _named_platform()
     if named is not None:
         return named
-    best: tuple[Platform, Platform] = ("tpu", "gpu")
-    return next((platform for platform in best if resources.get(_UNITS[platform])), "cpu")
+    if resources.get("TPU"):
+        return "tpu"
+    return "gpu" if resources.get("GPU") else "cpu"
 
 
 def _named_platform() -> Platform | None:

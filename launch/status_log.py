@@ -44,9 +44,8 @@ def monitor_name(directory: Path, key: str | None, operator: str | None) -> Moni
         return MonitorName(find_key(key), operator)
     own = directory / "keys" / "monitor"
     if not own.is_file():
-        raise CommandError(
-            f"{own}: no such key; 'anh key new NAME' makes one for --key NAME --operator YOU"
-        )
+        # The trainer's own monitor: it counts for nobody else, and its policy says so.
+        PrivateKey.generate().save(own, "monitor")
     return MonitorName(PrivateKey.load(own), operator or _trainer(directory))
 
 

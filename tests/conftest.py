@@ -1,8 +1,12 @@
 """Settings and fixtures that every test shares."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -12,6 +16,14 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# The light client remembers logs; no test may write into the memory of whoever runs it.
+os.environ["ANH_HOME"] = tempfile.mkdtemp(prefix="anh-home-")
+atexit.register(shutil.rmtree, os.environ["ANH_HOME"], ignore_errors=True)
+
+# On shared cores a single example may take seconds through no fault of its own.
+hypothesis.settings.register_profile("shared-cores", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("shared-cores")
 
 
 @pytest.fixture(scope="session")

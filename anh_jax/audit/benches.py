@@ -29,7 +29,9 @@ class Benches:
                 f"{genesis.contract[:16]}; restore it"
             )
         if plan_digest(materials.experiment) != genesis.plan:
-            raise ProgramError("config.yaml: its plan is not the one that genesis names; restore it")
+            raise ProgramError(
+                "config.yaml: its plan is not the one that genesis names; restore it"
+            )
         self.materials = materials
         self._made: dict[tuple[int, int, int], Workbench] = {}
 

@@ -117,24 +117,24 @@ class Replay:
 
     def _forward(self, start: Reached, step: int) -> Reached | Unreached:
         """Step forward, digesting the last state alone; look closer where it is another."""
-        committed = self._transcript.state_root(step)
         if start.step == step:
             self._running = start
             return start
-        if committed is not None:
-            state = start.state
-            for number in range(start.step + 1, step + 1):
-                state = self._step(state, number)
-            if self._root(state, step) == committed:
-                self._running = Reached(step, state)
-                return self._running
-        # The buffers of the running state are given away by now: start again from what lasts.
+        # Each update gives the buffers of the state before it away, those of `start` too.
         self._running = None
-        for origin in self._origins(step):
-            again = self._start(origin)
-            if again is not None:
-                return self._watched(again, step)
-        return Unreached(f"state {step} cannot be produced: it came out otherwise, once")
+        committed = self._transcript.state_root(step)
+        if committed is None:
+            return self._watched(start, step)
+        state = start.state
+        for number in range(start.step + 1, step + 1):
+            state = self._step(state, number)
+        if self._root(state, step) == committed:
+            self._running = Reached(step, state)
+            return self._running
+        again = next((s for s in map(self._start, self._origins(step)) if s is not None), None)
+        if again is None:
+            return Unreached(f"state {step} cannot be produced: it came out otherwise, once")
+        return self._watched(again, step)
 
     def _watched(self, start: Reached, step: int) -> Reached | Unreached:
         """Step forward, comparing every gradient and state with its row."""

@@ -111,8 +111,8 @@ def _replaced_stub(stored: StoredProgram, mesh: Mesh) -> jax_export.Exported:
     )
 
 
-def _named_call(name: str, exported: jax_export.Exported) -> Callable[..., list[Any]]:
-    def call(*leaves: Any) -> list[Any]:
+def _named_call(name: str, exported: jax_export.Exported) -> Callable[..., Any]:
+    def call(*leaves: Any) -> Any:
         return exported.call(*leaves)
 
     # Profilers show it, and so does the compile cache.

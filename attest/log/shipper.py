@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -90,6 +92,12 @@ class Shipper:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    @contextmanager
+    def paused(self) -> Generator[None]:
+        """Hold the thread still inside a `with` block; it ships afterwards what is signed there."""
+        with self._turn:
+            yield
 
     @property
     def progress(self) -> Progress:

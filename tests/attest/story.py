@@ -306,7 +306,8 @@ class Story:
             loss="0x1.0000000000000p-1",
             bound=None,
         )
-        statement = Step(self.records[f"attempt-{attempt}"], replace(row, **changes))
+        self.row = replace(row, **changes)
+        statement = Step(self.records[f"attempt-{attempt}"], self.row)
         return self.add(f"step-{step}", statement, *(signers or (f"worker-{attempt}",)))
 
     def tell_intent(

@@ -102,9 +102,10 @@ def test_recovery_cuts_the_torn_line_and_nothing_else(path: Path) -> None:
         path.write_bytes(whole + torn)
         assert recover(path) == len(torn)
         assert path.read_bytes() == whole
-    path.write_bytes(b"y" * 70_000)
-    assert recover(path) == 70_000
-    assert path.read_bytes() == b""
+    for whole, torn in ((b"", b"y" * 70_000), (b"\n", b"y" * 65_535), (b"\n", b"y" * 100)):
+        path.write_bytes(whole + torn)
+        assert recover(path) == len(torn)
+        assert path.read_bytes() == whole
 
 
 def test_a_writer_does_not_go_on_behind_a_torn_line(path: Path) -> None:
@@ -158,6 +159,13 @@ def test_an_endless_line_is_refused_without_reading_it_all(path: Path) -> None:
         payloads(path)
     assert refusal.value.code == "too large"
     assert f"{path}, line 1" in str(refusal.value)
+
+
+def test_a_torn_line_may_be_as_long_as_an_envelope(path: Path) -> None:
+    write(path, range(1))
+    with open(path, "ab") as file:
+        file.write(b"x" * 65_535)
+    assert payloads(path) == expected(range(1))
 
 
 def test_the_largest_envelope_fits_a_line(path: Path) -> None:

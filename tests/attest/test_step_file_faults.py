@@ -1,6 +1,7 @@
 import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -166,6 +167,37 @@ def test_a_failed_sync_is_not_retried(path: Path, disk: Disk) -> None:
             use()
     file.close()
     assert disk.syncs == 1
+
+
+def test_names_and_cuts_are_made_durable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync, synced = os.fsync, []
+
+    def watch(descriptor: int) -> None:
+        synced.append("directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    file = StepFile(path)
+    assert synced == ["directory"]
+    file.close()
+    path.write_bytes(b"torn")
+    recover(path)
+    assert synced == ["directory", "file"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc here")
+def test_no_descriptor_is_left_open(path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with StepFile(path):
+        for attempt in (lambda: StepFile(path), lambda: recover(path)):
+            with pytest.raises(InputError):
+                attempt()
+        assert len(os.listdir("/proc/self/fd")) == before + 1
+    path.write_bytes(b"torn")
+    with pytest.raises(InputError):
+        StepFile(path)
+    recover(path)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")

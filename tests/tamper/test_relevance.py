@@ -73,26 +73,32 @@ def test_nonce_of_an_intent_that_cannot_be_used_is_refused(
 
 
 @pytest.mark.parametrize("name", ["audit", "property", "intent"])
-def test_auditor_not_named_by_the_policy_is_refused(tale: ModuleType, refused, name: str) -> None:
+def test_auditor_not_named_by_the_policy_counts_for_nothing_and_is_said_to(
+    tale: ModuleType, name: str
+) -> None:
     story = tale.Story()
     story.open()
-    if name == "intent":
-        story.tell_intent("acme")
+    story.tell_intent("acme")
     story.tell_final()
-    if name == "audit":
-        story.tell_audit("acme", sources=())
-    if name == "property":
-        story.tell_property("acme")
-    refused("relevance", story, policy=tale.policy(without=("acme",)))
+    # Not even a refutation is heard from whom the reader does not trust.
+    story.tell_audit("acme", sources=(), init="fail")
+    story.tell_property("acme", correct=0, verdict="not met")
+    verdict = story.verify(policy=tale.policy(without=("acme",)))
+    assert verdict.level.text == "witnessed"
+    assert verdict.audits == ()
+    assert verdict.properties[0].state == "not evaluated"
+    words = f"not counted: {name} at index {story.at[f'{name} acme']}, by a key not of the policy"
+    assert words in verdict.doubts
 
 
-def test_conflict_that_shows_none_is_refused_without_a_status(tale: ModuleType, refused) -> None:
+def test_conflict_that_shows_none_counts_for_nothing_and_is_said_to(tale: ModuleType) -> None:
     story = tale.Story()
     story.open()
     story.tell_final()
     first, second = (story.entry(story.at[n]) for n in ("genesis", "attempt-1"))
     story.tell_conflict(first, second, signer="stranger")
-    refused("relevance", story, story.proof_and("conflict"))
+    verdict = story.verify()
+    assert any("conflict at index 4" in doubt for doubt in verdict.doubts)
 
 
 def test_two_statuses_are_refused(tale: ModuleType, refused) -> None:

@@ -28,6 +28,12 @@ def test_a_contract_without_hold_out_or_properties_is_one(contract_object: dict)
     assert contract.to_bytes() == canonical.encode(value)
 
 
+def test_a_property_may_promise_everything(contract_object: dict) -> None:
+    value = copy.deepcopy(contract_object)
+    value["properties"][0]["numerator"] = value["properties"][0]["denominator"]
+    assert Contract.from_bytes(canonical.encode(value)).properties[0].numerator == 10
+
+
 def numerics(**fields) -> Callable[[dict], dict]:
     return lambda contract: {"numerics": contract["numerics"] | fields}
 

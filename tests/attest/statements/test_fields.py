@@ -8,7 +8,14 @@ import pytest
 from attest.errors import FormatError
 from attest.keys import PrivateKey
 from attest.schema import TEXT, json_name, record
-from attest.statements import Counts, ExportedFile, Line, Threshold, encode_statement
+from attest.statements import (
+    Counts,
+    ExportedFile,
+    Line,
+    Threshold,
+    decode_statement,
+    encode_statement,
+)
 
 
 def digest(name: str) -> str:
@@ -93,6 +100,10 @@ INCONSISTENT: dict[str, Change] = {
     "threshold above one": ("property", lambda s: replace(s, threshold=Threshold(11, 10))),
     "runs out of order": ("status", lambda s: replace(s, runs=s.runs[::-1])),
     "run twice": ("status", same_run),
+    "two runs from one entry": (
+        "status",
+        lambda s: replace(s, runs=tuple(replace(r, genesis=1) for r in s.runs)),
+    ),
     "key event past the log": ("status", lambda s: replace(s, key_events=(40,))),
     "contract intent past the log": ("status", lambda s: replace(s, contract_intents=(40,))),
     "run entry past the log": ("status", lambda s: replace(s, log=replace(s.log, size=39))),
@@ -111,6 +122,27 @@ def test_fields_that_contradict_each_other_are_refused(
     with pytest.raises(FormatError) as refusal:
         change(examples[kind])
     assert str(refusal.value).startswith(kind)
+
+
+AT_THE_LIMIT: dict[str, Change] = {
+    "longest text": ("genesis", lambda s: replace(s, trainer="a" * 200)),
+    "segment of one step": ("segment", lambda s: replace(s, first=9)),
+    "chosen steps": ("audit", lambda s: replace(s, sample="chosen", sources=())),
+    "all right": ("property", lambda s: replace(s, correct=s.total)),
+    "threshold of one": ("property", lambda s: replace(s, threshold=Threshold(1, 1))),
+    "last entry of the log": ("status", lambda s: replace(s, key_events=(39,))),
+    "run without exported files": ("final", lambda s: replace(s, files=())),
+    "log that was empty": ("segment", lambda s: replace(s, seen=replace(s.seen, size=0))),
+    "segment that saw no log": ("segment", lambda s: replace(s, seen=None)),
+}
+
+
+@pytest.mark.parametrize(("kind", "change"), AT_THE_LIMIT.values(), ids=AT_THE_LIMIT.keys())
+def test_a_field_at_its_limit_is_read(
+    kind: str, change: Callable[[Any], Any], examples: dict[str, Any]
+) -> None:
+    statement = change(examples[kind])
+    assert decode_statement(encode_statement(statement)) == statement
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,8 @@ from attest import canonical
 from attest.envelope import record_hash
 from attest.errors import FormatError
 from attest.statements import (
-    Held,
-    Intent,
     Nonce,
     Statement,
-    Step,
     decode_statement,
     encode_statement,
     predicate_type,
@@ -176,6 +173,12 @@ def test_arbitrary_bytes_are_no_statement(payload: bytes) -> None:
         decode_statement(payload)
 
 
+@pytest.mark.parametrize("payload", [b"[]", b"null", b"1", b'"x"', b"{}", b"true"])
+def test_other_json_is_no_statement(payload: bytes) -> None:
+    with pytest.raises(FormatError):
+        decode_statement(payload)
+
+
 @pytest.mark.parametrize(
     "uri",
     [
@@ -198,46 +201,6 @@ def test_another_statement_type_is_refused(examples: Examples) -> None:
         decode(parsed(examples["step"]) | {"_type": "https://in-toto.io/Statement/v0.1"})
 
 
-@every_kind
-def test_another_subject_than_the_fields_give_is_refused(kind: str, examples: Examples) -> None:
-    value = parsed(examples[kind])
-    subjects = value["subject"]
-    ((name, text),) = subjects[0]["digest"].items()
-    for changed in (
-        [],
-        [*subjects, subjects[0]],
-        [*subjects, {"name": "zz/../etc", "digest": {"sha256": digest("x")}}],
-        [{"name": "surprise", "digest": {name: text}}, *subjects[1:]],
-        [{"name": subjects[0]["name"], "digest": {"md5": text}}, *subjects[1:]],
-        [{"name": subjects[0]["name"], "digest": {}}, *subjects[1:]],
-        [{"name": subjects[0]["name"], "digest": {name: text, "sha512": text}}, *subjects[1:]],
-        [{"name": subjects[0]["name"], "digest": {name: text.upper()}}, *subjects[1:]],
-        [
-            {
-                "name": subjects[0]["name"],
-                "digest": {"anhStateV1" if name == "sha256" else "sha256": text},
-            },
-            *subjects[1:],
-        ],
-    ):
-        with pytest.raises(FormatError):
-            decode(value | {"subject": changed})
-
-
-@pytest.mark.parametrize("kind", ["contract", "step", "conflict", "key-event"])
-def test_a_derived_subject_is_recomputed(kind: str, examples: Examples) -> None:
-    value = parsed(examples[kind])
-    ((name, _),) = value["subject"][0]["digest"].items()
-    value["subject"][0]["digest"] = {name: digest("another")}
-    with pytest.raises(FormatError):
-        decode(value)
-
-
-def test_a_tree_root_is_never_named_sha256(examples: Examples) -> None:
-    for kind in ("genesis", "step", "segment", "property"):
-        assert list(parsed(examples[kind])["subject"][0]["digest"]) == ["anhStateV1"]
-
-
 def test_later_attempts_resume_from_a_step_or_again_from_genesis(examples: Examples) -> None:
     first = examples["attempt"]
     for statement in (
@@ -246,25 +209,6 @@ def test_later_attempts_resume_from_a_step_or_again_from_genesis(examples: Examp
         ),
         dataclasses.replace(first, number=2, reason="resume"),
     ):
-        assert decode_statement(encode_statement(statement)) == statement
-
-
-def test_a_skipped_state_leaves_the_gradient_as_subject(examples: Examples) -> None:
-    row = dataclasses.replace(examples["row"], state_root=None)
-    statement = Step(digest("attempt"), row)
-    payload = encode_statement(statement)
-    assert decode_statement(payload) == statement
-    assert json.loads(payload)["subject"] == [
-        {"name": "gradient", "digest": {"anhGradientV1": row.gradient_root}}
-    ]
-
-
-def test_an_intent_may_be_about_a_contract_and_a_holder_may_hold_data(examples: Examples) -> None:
-    intent = Intent(
-        "contract", examples["contract"].contract.id, "auditor.example", digest("commitment")
-    )
-    held = Held("data", digest("data"), "holder.example", "2030-01-31T00:00:00Z")
-    for statement in (intent, held):
         assert decode_statement(encode_statement(statement)) == statement
 
 

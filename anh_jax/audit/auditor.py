@@ -1,0 +1,211 @@
+"""Audits one closed run: re-executes its sampled steps in order and checks it as a whole."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+
+from anh_jax.audit.benches import Benches
+from anh_jax.audit.exact import ExactJudge, Judged
+from anh_jax.audit.preliminary import Opened, PreliminaryJudge
+from anh_jax.audit.replay import Reached, Replay, Unreached
+from anh_jax.audit.results import Check, StepResult, graver
+from anh_jax.audit.run_checks import check_export, check_init, check_line
+from anh_jax.audit.sampling import overlaps
+from anh_jax.audit.transcript import Transcript
+from anh_jax.audit.unmoved import Unmoved
+from anh_jax.digest.host import tree_digest
+from anh_jax.environment import execution_class
+from anh_jax.line import SignedRow
+from anh_jax.run_directory import RunDirectory
+from anh_jax.stated_class import ClassMatch, match_class
+from anh_jax.training.checkpoints import TrainingCheckpoints
+from anh_jax.training.state import State
+from anh_jax.workbench import Counts, MeshSizes, Workbench, read_materials
+from attest.statements import Attempt
+
+# Reading keeps everything: a manager that may keep fewer would remove the others.
+_KEEP_ALL = 1 << 30
+
+Progress = Callable[[StepResult, int], None]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that an audit found.
+
+    `counts` are those of the verified final state over the hold-out set, None where that state
+    could not be produced. `seconds` were spent on all steps together, compilation included, and
+    `step_seconds` on each step alone, in order. `notes` are things met on the way.
+    """
+
+    results: tuple[StepResult, ...]
+    init: Check
+    line: Check
+    export: Check
+    counts: Counts | None
+    seconds: float
+    step_seconds: tuple[float, ...]
+    notes: tuple[str, ...]
+
+
+class Auditor:
+    """Holds what it takes to audit a run, read from its directory and checked against its records.
+
+    `mesh` asks for the preliminary checks on another mesh besides; None audits by bits alone.
+    Raises AnhError where the contract's parts are missing or not what the records name.
+    """
+
+    def __init__(
+        self, run: RunDirectory, transcript: Transcript, *, mesh: MeshSizes | None = None
+    ) -> None:
+        self._transcript = transcript
+        self.materials = read_materials(run)
+        self._benches = Benches(self.materials, transcript.genesis)
+        self._checkpoints = TrainingCheckpoints(run.checkpoints, keep=_KEEP_ALL)
+        self._replay = Replay(transcript, self._benches, self._checkpoints)
+        self._mesh = mesh
+        self._alg = transcript.genesis.alg
+        self._judges: dict[int, ExactJudge] = {}
+        self._beside = overlaps(transcript.line)
+        self._refuted: set[int] = set()
+        self._first = self._draw_first()
+        self._unmoved = Unmoved(self.materials, self._first)
+
+    def close(self) -> None:
+        """Release the checkpoints' threads."""
+        self._checkpoints.close()
+
+    def __enter__(self) -> "Auditor":
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+    def audit(self, steps: tuple[int, ...], progress: Progress | None = None) -> Findings:
+        """Re-execute ascending steps and check the run as a whole.
+
+        `progress` is called with each result and the number of results so far.
+        """
+        line = check_line(self._transcript, steps=self.materials.contract.steps)
+        init = self._check_init()
+        results: list[StepResult] = []
+        clocks = [time.perf_counter()]
+        for step in steps:
+            if line.verdict == "pass":
+                results.append(self._step(step))
+            else:
+                results.append(StepResult(step, "withheld", f"the line is broken: {line.words}"))
+            clocks.append(time.perf_counter())
+            if progress is not None:
+                progress(results[-1], len(results))
+        final = self._final_state() if line.verdict == "pass" else None
+        parameters = None if final is None else final["parameters"]
+        counts = None
+        if final is not None:
+            counts = self._bench_of_last().evaluate(final["parameters"])
+        return Findings(
+            results=tuple(results),
+            init=init,
+            line=line,
+            export=check_export(parameters, self._transcript),
+            counts=counts,
+            seconds=clocks[-1] - clocks[0],
+            step_seconds=tuple(b - a for a, b in zip(clocks, clocks[1:], strict=False)),
+            notes=tuple(dict.fromkeys(self._replay.notes)),
+        )
+
+    def own_class(self) -> dict[str, str]:
+        """Return the execution class that the steps are recomputed on."""
+        newest = self._transcript.attempts[max(self._transcript.attempts)]
+        sizes = self._benches.of(newest).sizes if self._mesh is None else self._mesh
+        return execution_class(sizes.as_dict(), processes=jax.process_count())
+
+    def match(self, attempt: Attempt) -> ClassMatch:
+        """Say whether an attempt's bits must be ours."""
+        if self._benches.native:
+            return ClassMatch("the trainer's plan is native: other code than the stored programs")
+        return match_class(attempt, self._transcript.genesis)
+
+    def _step(self, step: int) -> StepResult:
+        """Judge one step: its row on the line, and those that stale branches have beside it."""
+        before = self._replay.state(step - 1)
+        if isinstance(before, Unreached):
+            return self._withheld(step, before)
+        signed = self._transcript.line.rows[step - 1]
+        judged = self._judge(before, signed)
+        result = judged.result
+        if self._mesh is not None and result.outcome != "refuted":
+            result = self._within_bounds(before, signed, judged, self._benches.on(self._mesh))
+        for stale in self._beside.get(step, ()):
+            if stale.row_hash != signed.row_hash:
+                beside = self._judge(before, stale).result
+                words = f"attempt {stale.attempt}, off the line: {beside.words}"
+                result = graver(result, dataclasses.replace(beside, words=words))
+        if result.outcome == "refuted":
+            self._refuted.add(step)
+        if judged.after is not None and signed.row.state_root is not None:
+            self._replay.go_on_from(Reached(step, judged.after))
+        return result
+
+    def _withheld(self, step: int, unreached: Unreached) -> StepResult:
+        """Say why a step could not be re-executed.
+
+        Where a step on the way does not hold, the run does not: that is said once, with the first
+        step that needed it.
+        """
+        result = StepResult(step, "withheld", unreached.words)
+        if unreached.last is None or unreached.last.step + 1 in self._refuted:
+            return result
+        broken = self._transcript.line.rows[unreached.last.step]
+        found = self._judge(unreached.last, broken).result
+        if found.outcome != "refuted":
+            return dataclasses.replace(result, words=f"{unreached.words} ({found.words})")
+        self._refuted.add(found.step)
+        words = f"step {found.step}, before it: {found.words}"
+        return dataclasses.replace(found, step=step, words=words)
+
+    def _judge(self, before: Reached, signed: SignedRow) -> Judged:
+        attempt = self._transcript.attempt_of(signed)
+        if attempt.number not in self._judges:
+            self._judges[attempt.number] = ExactJudge(
+                self._benches.of(attempt),
+                self._transcript.genesis,
+                self.match(attempt),
+                self._unmoved,
+            )
+        return self._judges[attempt.number].judge(before, signed)
+
+    def _within_bounds(
+        self, before: Reached, signed: SignedRow, judged: Judged, bench: Workbench
+    ) -> StepResult:
+        """Weigh a step by the preliminary checks on another mesh, where all of it can be opened."""
+        after = judged.after
+        if after is None:
+            own = self._benches.of(self._transcript.attempt_of(signed))
+            after = self._replay.retained(signed.row.step, own)
+        if judged.outputs is None or after is None:
+            return judged.result
+        exact = judged.result.outcome == "pass"
+        opened = Opened(before.state, judged.outputs, after, exact=exact)
+        judge = PreliminaryJudge(bench, self._unmoved, alg=self._alg)
+        return judge.judge(opened, signed.row, judged.result)
+
+    def _draw_first(self) -> State:
+        bench = self._benches.of(self._transcript.attempts[1])
+        return bench.executor.initial_state(self.materials.contract.seed)
+
+    def _check_init(self) -> Check:
+        root = tree_digest(self._first, step=0, alg=self._alg).root.hex()
+        match = self.match(self._transcript.attempts[1])
+        return check_init(root, self._transcript, self.materials.programs.init_kind, match)
+
+    def _final_state(self) -> State | None:
+        reached = self._replay.state(self.materials.contract.steps)
+        return reached.state if isinstance(reached, Reached) else None
+
+    def _bench_of_last(self) -> Workbench:
+        last = self._transcript.line.rows[-1]
+        return self._benches.of(self._transcript.attempt_of(last))
