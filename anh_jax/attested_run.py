@@ -27,7 +27,6 @@ from attest.statements import (
     Final,
     Genesis,
     Mesh,
-    Statement,
     decode_statement,
     encode_statement,
 )
@@ -84,7 +83,10 @@ def run_id(run: RunDirectory) -> str:
 
 def genesis_of(run: RunDirectory) -> Genesis:
     """Read genesis."""
-    return _expect(run.statement("genesis"), Genesis)
+    statement = decode_statement(run.statement("genesis").payload)
+    if not isinstance(statement, Genesis):
+        raise AnhError(f"{run.statement_path('genesis')}: holds a {statement.KIND}; restore it")
+    return statement
 
 
 def sign_attempt(run: RunDirectory, requests: Sequence[AttemptRequest]) -> AttemptGrant:
@@ -191,13 +193,6 @@ def _own_key(run: RunDirectory, name: str) -> PrivateKey:
     key = PrivateKey.generate()
     key.save(path, name)
     return key
-
-
-def _expect(envelope: Envelope, kind: type[Statement]) -> Statement:
-    statement = decode_statement(envelope.payload)
-    if not isinstance(statement, kind):
-        raise AnhError(f"expected a {kind.KIND} statement, found {statement.KIND}")
-    return statement
 
 
 def init_kind(run: RunDirectory) -> str:

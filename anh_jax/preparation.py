@@ -89,7 +89,8 @@ def prepare(
     """Export the programs, hash the examples and write the contract of an experiment.
 
     `model` and `source` stand in for the configured ones where a loop of your own has them in
-    hand. `cache` is a folder that keeps exported programs. `progress` is called with (examples hashed, examples in all). Raises AnhError where a part
+    hand. `cache` is a folder that keeps exported programs. `progress` is called with (examples
+    hashed, examples in all). Raises AnhError where a part
     is missing or does not fit.
     """
     source = source or load_source(experiment.data)

@@ -2,12 +2,18 @@
 
 Everything a run leaves behind is below one folder, whose layout users meet:
 
-    contract.json   the canonical contract            steps/<attempt>-<rank>.jsonl   signed rows
-    config.yaml     the resolved experiment           statements/<name>.json         signed envelopes
-    programs/       StableHLO blobs and signatures    keys/                          private keys, mode 0600
-    data/           leaf hashes of the examples       log/                           the local log
-    checkpoints/    training checkpoints (Orbax)      export/                        safetensors
-    attempts/       requests and grants of attempts   metrics.jsonl  policy.toml  run.proof  report.html
+    contract.json     the canonical contract
+    config.yaml       the resolved experiment
+    programs/         StableHLO blobs, signatures, constants, rules, plan
+    data/             leaf hashes of the examples
+    statements/       signed envelopes: contract, genesis, attempt-<n>, final
+    steps/            signed rows, <attempt>-<rank>.jsonl
+    keys/             private keys, mode 0600
+    log/              the local log
+    checkpoints/      training checkpoints (Orbax)
+    export/           safetensors
+    attempts/         requests and grants of attempts
+    metrics.jsonl, policy.toml, run.proof, report.html
 """
 
 import json
@@ -19,12 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from anh_jax.errors import AnhError
-from attest import canonical
 from attest.envelope import Envelope
 from attest.keys import PrivateKey
 
 _FOLDERS = ("programs", "data", "statements", "steps", "keys", "checkpoints", "export", "attempts")
-_MAX_CONTRACT_BYTES = 1 << 16
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -135,10 +139,6 @@ class RunDirectory:
     def step_file(self, *, attempt: int, rank: int) -> Path:
         """Return the append-only file of one host's signed rows in one attempt."""
         return self.root / "steps" / f"{attempt}-{rank}.jsonl"
-
-    def contract(self) -> dict[str, Any]:
-        """Read contract.json; raises FormatError where it is not canonical."""
-        return canonical.decode(self.contract_bytes(), max_bytes=_MAX_CONTRACT_BYTES)
 
     def contract_bytes(self) -> bytes:
         """Read the bytes whose SHA-256 is the contract id."""

@@ -38,7 +38,7 @@ _EVALUATION_BATCH = 128
 
 @dataclass(frozen=True)
 class Counts:
-    """What `evaluate` counted over a set: right answers, all answers, and the mean loss per answer."""
+    """What `evaluate` counted over a set: right answers, all answers, mean loss per answer."""
 
     correct: int
     total: int
@@ -91,7 +91,7 @@ def read_materials(run: RunDirectory) -> Materials:
     table = ConstantsTable.from_bytes((run.programs / "constants.f32").read_bytes())
     if table.digest != contract.constants:
         raise ProgramError(
-            f"{run.programs / 'constants.f32'}: is not the table that the contract names; restore it"
+            f"{run.programs / 'constants.f32'}: is not the contract's table; restore it"
         )
     source = load_source(experiment.data)
     holdout = contract.data.holdout
@@ -203,7 +203,7 @@ def _parts(batch_size: int, microbatch: int | None, shards: int) -> int:
         return 1
     if batch_size % microbatch or microbatch % shards:
         raise ProgramError(
-            f"plan.microbatch: {microbatch} must divide the batch of {batch_size} and be a multiple "
-            f"of the {shards} shards of a batch"
+            f"plan.microbatch: {microbatch} must divide the batch of {batch_size} and be a "
+            f"multiple of its {shards} shards"
         )
     return batch_size // microbatch

@@ -7,11 +7,12 @@ Run it, then: anh prove runs/own-loop && anh verify runs/own-loop/run.proof \
 import sys
 from pathlib import Path
 
-import anh_jax
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+
+import anh_jax
 
 
 class Classifier(nnx.Module):

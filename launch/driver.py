@@ -4,7 +4,7 @@ Workers train; the driver signs what they may not (genesis, attempts, final), sh
 signed to the log while they train, and puts the run proof together when they have returned.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +124,7 @@ def open_run_log(run: RunDirectory) -> LocalLog:
 
 
 @contextmanager
-def run_log(run: RunDirectory) -> Iterator[LocalLog]:
+def run_log(run: RunDirectory) -> Generator[LocalLog]:
     """Open the run's local log for the time of a `with` block."""
     log = open_run_log(run)
     try:

@@ -11,7 +11,7 @@ from launch.errors import CommandError
 
 
 def prepare_in_child(run: RunDirectory) -> None:
-    """Prepare the contract of `run`'s config.yaml; raises CommandError with the child's one line."""
+    """Prepare the contract of `run`'s config.yaml; raises what the child said in one line."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-m", "launch.preparing", str(run.root)],

@@ -27,7 +27,10 @@ OBJECT_STORE_BYTES = 128 << 20
 _log = logging.getLogger(__name__)
 # A Unix socket's path has at most 107 bytes; Ray's own part of it, with the session's name, takes
 # up to 64.
-_LONGEST_FOLDER = 43
+_LONGEST_FOLDER = 41
+# Ray opens its own folder, with the sockets in it, to every user of the host; ours around it is
+# closed to them.
+_RAY_FOLDER = "r"
 _ANY_CLUSTER = {
     # `uv run` would make Ray pack the project folder, runs/ with it, and build the workers an
     # environment of their own from it.
@@ -70,7 +73,7 @@ class RayCluster:
         """Return where the workers' output lies."""
         if self.folder is None:
             return f"the logs of the Ray cluster at {self.address}"
-        return str(self.folder / "session_latest" / "logs")
+        return str(self.folder / _RAY_FOLDER / "session_latest" / "logs")
 
 
 class Environment:
@@ -179,7 +182,7 @@ def _start(*, workers: int, gpus: int | None) -> Generator[RayCluster]:
                 object_store_memory=OBJECT_STORE_BYTES,
                 log_to_driver=debugging(),
                 logging_level=logging.WARNING,
-                _temp_dir=str(folder),
+                _temp_dir=str(folder / _RAY_FOLDER),
             )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             ray.shutdown()

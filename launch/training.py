@@ -13,8 +13,9 @@ import msgspec
 from anh_jax.experiment import Experiment, check_resumable, experiment_yaml, load_experiment
 from anh_jax.run_directory import RunDirectory, write_atomically
 from launch.compile_cache import cache_folder
-from launch.driver import RunDriver
+from launch.driver import RunDriver, Shipped
 from launch.errors import CommandError, ExitCode
+from launch.metrics_rows import MetricsRow
 from launch.output import Progress, progress
 from launch.phases import Phase
 from launch.run_outcome import RunOutcome
@@ -77,9 +78,7 @@ def start(experiment: Experiment, root: Path, runner: str) -> Summary:
     return _train(run, runner, say)
 
 
-def resume(
-    root: Path, overrides: tuple[str, ...], workers: int | None, runner: str
-) -> Summary:
+def resume(root: Path, overrides: tuple[str, ...], workers: int | None, runner: str) -> Summary:
     """Go on with a run; what contract and genesis commit may not change."""
     run = RunDirectory.open(root)
     if run.has_statement("final"):
@@ -122,15 +121,7 @@ def _train(run: RunDirectory, runner: str, say: "_Speaker") -> Summary:
                 driver.check()
                 shipped = driver.shipped()
                 for row in watch.new():
-                    bar.reached(
-                        row.step,
-                        {
-                            "loss": row.loss,
-                            "step_ms": 1e3 * row.seconds,
-                            "signed": shipped.signed,
-                            "logged": shipped.logged,
-                        },
-                    )
+                    bar.reached(row.step, _figures(row, shipped))
 
             outcome = _run(run, runner, driver, say, poll)
             poll()
@@ -142,6 +133,15 @@ def _train(run: RunDirectory, runner: str, say: "_Speaker") -> Summary:
             return _unattested(run, time.perf_counter() - clock)
         driver.finish()
     return _finished(run, time.perf_counter() - clock)
+
+
+def _figures(row: MetricsRow, shipped: Shipped) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    if row.loss is not None:
+        figures["loss"] = row.loss
+    if row.seconds is not None:
+        figures["step_ms"] = 1e3 * row.seconds
+    return figures | {"signed": shipped.signed, "logged": shipped.logged}
 
 
 def _run(
@@ -174,7 +174,8 @@ class _Speaker:
 
     def phase(self, phase: Phase) -> None:
         rank = "" if phase.writer in ("driver", "group", "0") else f" (rank {phase.writer})"
-        line = f"{phase.seconds:6.1f} s  {phase.name}{rank}" if phase.seconds else f"          {phase.name}{rank}"
+        seconds = f"{phase.seconds:6.1f} s" if phase.seconds else " " * 8
+        line = f"{seconds}  {phase.name}{rank}"
         if self.bar is not None:
             self.bar.note(line)
             return

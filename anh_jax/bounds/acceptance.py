@@ -73,6 +73,8 @@ def norm_ratio(committed: Array, reference: Array, *, cap: float) -> float:
         return 0.0
     finite = np.isfinite(reference)
     # What is not finite must be so in the same place, and of the same kind.
+    if not np.array_equal(np.isfinite(committed), finite):
+        return math.inf
     if not np.array_equal(committed[~finite], reference[~finite], equal_nan=True):
         return math.inf
     wide = reference[finite].astype(np.float64)
@@ -105,7 +107,7 @@ def element_ratio(
     with np.errstate(all="ignore"):
         ratios = [_ratios(committed, y, before, unit_roundoff) for y in candidates]
     nearest = np.fmin.reduce(ratios)
-    return float(np.max(np.nan_to_num(nearest, nan=math.inf), initial=0.0))
+    return float(np.max(np.where(np.isnan(nearest), math.inf, nearest), initial=0.0))
 
 
 def _ratios(committed: Array, expected: Array, before: Array, unit_roundoff: float) -> Array:

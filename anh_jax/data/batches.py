@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import SupportsIndex
 
+import jax
 import numpy as np
+from jax.sharding import Sharding
+from jaxtyping import Int64
 
 from anh_jax.data.examples import (
     Examples,
@@ -22,11 +25,6 @@ from anh_jax.data.manifest import PADDING, Manifest, batch_root
 from anh_jax.data.membership import Order
 from anh_jax.errors import DataError
 from attest import merkle
-
-if TYPE_CHECKING:
-    import jax
-    from jax.sharding import Sharding
-    from jaxtyping import Int64
 
 _READ_THREADS = 2
 _BATCHES_AHEAD = 4

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Int64, UInt8
 
 from anh_jax.data.examples import (
     MAX_EXAMPLES,
@@ -26,10 +26,7 @@ from anh_jax.errors import DataError
 from anh_jax.run_directory import write_atomically
 from attest import merkle
 
-if TYPE_CHECKING:
-    from jaxtyping import Int64, UInt8
-
-    Indices = Sequence[int] | Int64[np.ndarray, " batch_size"]
+Indices = Sequence[int] | Int64[np.ndarray, " batch_size"]
 
 PADDING = -1
 PADDING_LEAF = merkle.leaf_hash(b"anh v1 padding\x00")

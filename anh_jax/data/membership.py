@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Int64
 
 from anh_jax.data.examples import Examples, checked_examples, example_count, iter_example_bytes
 from anh_jax.data.manifest import Manifest, batch_leaves, batch_root
@@ -18,9 +18,6 @@ from anh_jax.data.order import examples_for_step
 from anh_jax.errors import DataError, RefutedError
 from attest import merkle
 from attest.errors import AttestError
-
-if TYPE_CHECKING:
-    from jaxtyping import Int64
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,14 +24,11 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Int64
 
 from anh_jax.errors import DataError
-
-if TYPE_CHECKING:
-    from jaxtyping import Int64
 
 ORDER = "feistel-sha256/v1"
 

@@ -12,9 +12,10 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
+from jaxtyping import Int32
 
 from anh_jax.data.examples import checked_examples, example_count
 from anh_jax.data.order import permute
@@ -29,9 +30,6 @@ from anh_jax.experiment_choices import (
     TextFile,
 )
 from anh_jax.imported import load_function
-
-if TYPE_CHECKING:
-    from jaxtyping import Int32
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,7 +6,7 @@ view of a device buffer outlives a call: a donating step may follow at once.
 
 import hashlib
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import jax
@@ -15,9 +15,10 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from anh_jax.digest.exchange import Exchange, Subtrees, completed
-from anh_jax.digest.shards import Holding, hold
+from anh_jax.digest.layout import TileOrder, lay_out
+from anh_jax.digest.shards import Holding, hold, whole
 from anh_jax.digest.tiles import Bytes, tile_slabs
-from anh_jax.digest.tree import Leaf, RowHash, merge, read_tree
+from anh_jax.digest.tree import Leaf, RowHash, merge
 from anh_jax.errors import AnhError
 from attest.digest_tree import (
     MAX_STEP,
@@ -28,7 +29,6 @@ from attest.digest_tree import (
     refuse_algorithm,
     set_root,
     state_bytes,
-    structure_bytes,
     tensor_bytes,
     tile_dims,
 )
@@ -124,28 +124,54 @@ def tensor_root(hash_level: LevelHash, header: bytes, top: Bytes) -> bytes:
 
 def _tree_digest(tree: object, step: int, alg: str, exchange: Exchange | None) -> TreeDigest:
     hash_rows = row_hash(alg)
-    hash_level = level_hash(hash_rows)
-    reading = read_tree(tree)
-    holdings = [hold(leaf) for leaf in reading.leaves]
-    for holding in holdings:
-        if isinstance(holding.value, jax.Array):
-            holding.value.copy_to_host_async()  # start every transfer before waiting for one
-    held = [
-        _hash_held(hash_rows, leaf, holding)
-        for leaf, holding in zip(reading.leaves, holdings, strict=True)
-    ]
-    tensors: list[TensorDigest] = []
+    hashes = _one_hashes(alg)
+    laid = lay_out(tree)
+    if laid.layout.remote:
+        for value in laid.values:
+            if isinstance(value, jax.Array):
+                value.copy_to_host_async()  # start every transfer before waiting for one
+    tops: dict[bytes, bytes] = {}
+    holdings: list[Holding] = []
+    held: list[Subtrees] = []
+    for slot, value in zip(laid.layout.slots, laid.values, strict=True):
+        if slot.tiles is not None:
+            tops[slot.path_bytes] = _hash_small(hashes, slot.tiles, value)
+            continue
+        leaf = slot.leaf(value)
+        holdings.append(hold(leaf))
+        held.append(_hash_held(hash_rows, leaf, holdings[-1]))
     for subtrees in completed(held, exchange):
         top = merge(hash_rows, subtrees.digests, subtrees.axes)
-        leaf = subtrees.leaf
-        root = tensor_root(hash_level, leaf.header_bytes, top)
-        tensors.append(TensorDigest(leaf.header.path, root, leaf.header_bytes))
-    all_tensors = set_root(hash_level, [tensor.root for tensor in tensors])
-    structure = hash_level(DigestLevel.STRUCTURE, structure_bytes(reading.nodes))
-    material = state_bytes(step, len(tensors), structure, all_tensors)
-    root = hash_level(DigestLevel.STATE, material)
+        tops[subtrees.leaf.path_bytes] = top.tobytes()
+    tensors = tuple(
+        TensorDigest(
+            slot.header.path,
+            hashes.tensor(tensor_bytes(slot.header_bytes, tops[slot.path_bytes])),
+            slot.header_bytes,
+        )
+        for slot in laid.layout.slots
+    )
+    all_tensors = set_root(lambda _, pair: hashes.set(pair), [tensor.root for tensor in tensors])
+    hash_level = level_hash(hash_rows)
+    structure = hash_level(DigestLevel.STRUCTURE, laid.layout.structure)
+    root = hash_level(DigestLevel.STATE, state_bytes(step, len(tensors), structure, all_tensors))
     notes = tuple(holding.note for holding in holdings if holding.note is not None)
-    return TreeDigest(root, all_tensors, structure, tuple(tensors), step, alg, notes)
+    return TreeDigest(root, all_tensors, structure, tensors, step, alg, notes)
+
+
+def _hash_small(hashes: "_OneHashes", tiles: TileOrder, value: "jax.Array | NDArray") -> bytes:
+    """Return the root of a small tensor's tiles; no view of its buffer outlives the call."""
+    bits = whole(value).view(tiles.word)
+    if len(tiles.order) == 1:
+        return hashes.tile(bits.tobytes())
+    flat = np.ascontiguousarray(bits.reshape(tiles.split).transpose(tiles.axes))
+    rows = _rows(flat.reshape(-1).view(np.uint8).reshape(-1, tiles.tile_bytes))
+    cut = [hashes.tile(row) for row in rows]
+    digests = [cut[place] for place in tiles.order]
+    while len(digests) > 1:
+        pairs = zip(digests[::2], digests[1::2], strict=True)
+        digests = [hashes.node(left + right) for left, right in pairs]
+    return digests[0]
 
 
 def _hash_held(hash_rows: RowHash, leaf: Leaf, holding: Holding) -> Subtrees:
@@ -202,6 +228,45 @@ def _sha256_rows(level: DigestLevel, rows: Bytes) -> Bytes:
         hasher.update(row)
         digests.append(hasher.digest())
     return _digests(digests)
+
+
+@dataclass(frozen=True, slots=True)
+class _OneHashes:
+    """Hash one material at a time, at the levels that come often; for one thread."""
+
+    tile: Callable[[bytes], bytes]
+    node: Callable[[bytes], bytes]
+    tensor: Callable[[bytes], bytes]
+    set: Callable[[bytes], bytes]
+
+
+def _one_blake3(level: DigestLevel) -> Callable[[bytes], bytes]:
+    hasher = blake3(derive_key_context=level.context)
+
+    def hash_one(material: bytes) -> bytes:
+        hasher.update(material)
+        digest = hasher.digest()
+        hasher.reset()
+        return digest
+
+    return hash_one
+
+
+def _one_sha256(level: DigestLevel) -> Callable[[bytes], bytes]:
+    tagged = hashlib.sha256(level.tag)
+
+    def hash_one(material: bytes) -> bytes:
+        hasher = tagged.copy()
+        hasher.update(material)
+        return hasher.digest()
+
+    return hash_one
+
+
+def _one_hashes(alg: str) -> _OneHashes:
+    one = {"blake3": _one_blake3, "sha256": _one_sha256}[alg]
+    levels = (DigestLevel.TILE, DigestLevel.NODE, DigestLevel.TENSOR, DigestLevel.SET)
+    return _OneHashes(*(one(level) for level in levels))
 
 
 _ROW_HASHES: dict[str, RowHash] = {"blake3": _blake3_rows, "sha256": _sha256_rows}

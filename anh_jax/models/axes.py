@@ -7,17 +7,15 @@ parallelism splits `heads`, `hidden` and `vocabulary`; both data axes split the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import jax
 from jax.sharding import PartitionSpec
+from jaxtyping import Array
 
 from anh_jax.errors import ProgramError
 from anh_jax.program.signature import Spec
 from anh_jax.program.tensors import partition_spec
-
-if TYPE_CHECKING:
-    from jaxtyping import Array
 
 AxisNames: TypeAlias = tuple[str | None, ...]
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int, Key
 
 from anh_jax.models.model import Model
 from anh_jax.program.tree import Tree
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Int, Key
 
 
 def generate_bytes(

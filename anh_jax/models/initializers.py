@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
 from anh_jax.errors import ConfigError
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Key
 
 # What flax asks of an initializer: (key, shape, dtype) -> array.
 Initializer: TypeAlias = Callable[..., Any]

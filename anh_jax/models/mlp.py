@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Key
 
 from anh_jax.experiment_choices import Mlp
 from anh_jax.models.axes import AxisNames, constrain
@@ -16,9 +16,6 @@ from anh_jax.models.initializers import fan_in_uniform
 from anh_jax.models.model import Model, parameter_tensors
 from anh_jax.models.modules import blueprint
 from anh_jax.program.tree import Tree
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Key
 
 
 class Perceptron(nnx.Module):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
+from jaxtyping import Array, Key
 
 from anh_jax.errors import ProgramError
 from anh_jax.models.axes import AxisNames, spec_of
@@ -14,10 +15,8 @@ from anh_jax.program.signature import Tensor
 from anh_jax.program.tensors import tensor_like
 from anh_jax.program.tree import Path, Tree, from_leaves, leaves_of, path_text
 
-if TYPE_CHECKING:
-    from jaxtyping import Array, Key
 
-
+@runtime_checkable
 class ExampleField(Protocol):
     """Shape and dtype of one field of one example, without the batch dimension."""
 
@@ -32,6 +31,7 @@ class ExampleField(Protocol):
         ...
 
 
+@runtime_checkable
 class Apply(Protocol):
     """Computes predictions from parameters and examples.
 

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Key
 
 from anh_jax.errors import ProgramError
 from anh_jax.models.axes import AxisNames
 from anh_jax.models.model import Model, parameter_tensors
 from anh_jax.program.tree import Path, Tree, from_leaves, subtree
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Key
 
 Build: TypeAlias = Callable[[nnx.Rngs], nnx.Module]
 

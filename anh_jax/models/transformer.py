@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Bool, Float, Key
 
 from anh_jax.errors import ConfigError
 from anh_jax.models.axes import AxisNames, constrain
 from anh_jax.models.initializers import fan_in_uniform
 from anh_jax.models.modules import Blueprint, blueprint
 from anh_jax.program.tree import Tree
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Key
 
 # Axes of a stack's parameters; the first dimension counts the layers.
 STACK_AXES: dict[str, AxisNames] = {

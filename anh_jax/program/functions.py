@@ -7,18 +7,16 @@ up; randomness is folded from (seed, step, example id), so a cut does not change
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, UInt32
 
 from anh_jax.models.losses import ExampleLosses, Loss
 from anh_jax.models.model import Model
 from anh_jax.program.tree import Tree
 from anh_jax.training.optimizer import CLIP_NORM, Optimizer
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Key, UInt32
 
 ID, WEIGHT = "id", "weight"
 # The step counter never reaches this, so the key that draws the parameters is never a step's key.

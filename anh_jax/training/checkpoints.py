@@ -76,7 +76,7 @@ class TrainingCheckpoints:
             position=ocp.args.JsonRestore(),
         )
         try:
-            found = self._manager.restore(step, args=items)
+            found: Any = self._manager.restore(step, args=items)
         except (ValueError, FileNotFoundError, KeyError) as error:
             first = str(error).splitlines()[0][:200]
             raise AnhError(

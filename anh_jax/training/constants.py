@@ -10,21 +10,18 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
+from jaxtyping import Float, Float32
 
 from anh_jax.errors import ProgramError
+from anh_jax.experiment_optimizers import Schedule
 from attest import canonical
 from attest.errors import AttestError
 
-if TYPE_CHECKING:
-    from jaxtyping import Float, Float32
-
-    from anh_jax.experiment_optimizers import Schedule
-
-    Column: TypeAlias = Callable[[Float[np.ndarray, " steps"]], Float[np.ndarray, " steps"]]
+Column: TypeAlias = Callable[[Float[np.ndarray, " steps"]], Float[np.ndarray, " steps"]]
 
 _MAX_HEADER_BYTES = 4096
 

@@ -1,4 +1,4 @@
-"""Gathers tile digests over the processes of a mesh: the only bytes of a digest that cross hosts."""
+"""Gathers tile digests over the processes of a mesh: no other byte of a state crosses hosts."""
 
 import jax
 import numpy as np

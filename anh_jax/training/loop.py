@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
@@ -35,6 +35,7 @@ class CompletedStep:
     seconds: float
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Looks at every completed step; the state must not be kept after `after_step` returns."""
 
@@ -43,6 +44,7 @@ class Observer(Protocol):
         ...
 
 
+@runtime_checkable
 class StopRequest(Protocol):
     """Says, equally on every host, whether to stop after a step."""
 

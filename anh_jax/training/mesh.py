@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
+from jaxtyping import Array
 
 from anh_jax.errors import ConfigError
 from anh_jax.models.axes import spec_of
 from anh_jax.program.signature import AXES
 from anh_jax.program.tensors import partition_spec
-
-if TYPE_CHECKING:
-    import numpy as np
-    from jaxtyping import Array
 
 
 def make_mesh(*, data: int = 1, fsdp: int = 1, tensor: int = 1) -> Mesh:

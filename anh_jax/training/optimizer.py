@@ -10,28 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float
 
 from anh_jax.experiment_optimizers import AdamW, Lion, Momentum, OptimizerConfig, Sgd
 from anh_jax.program.tree import Tree
 from anh_jax.training.constants import (
+    Column,
     ConstantsTable,
     constants_table,
     learning_rate,
     moment_correction,
 )
 
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float
-
-    from anh_jax.training.constants import Column
-
-    Constants: TypeAlias = Mapping[str, Float[Array, ""]]
+Constants: TypeAlias = Mapping[str, Float[Array, ""]]
 
 LEARNING_RATE = "learningRate"
 CLIP_NORM = "clipNorm"

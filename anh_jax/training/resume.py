@@ -1,4 +1,4 @@
-"""Where a worker starts: state 0, or the newest training checkpoint, proven to be the signed one."""
+"""Where a worker starts: state 0, or the newest training checkpoint, shown to be the signed one."""
 
 import dataclasses
 from dataclasses import dataclass

@@ -6,7 +6,7 @@ objects and nothing more.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -23,8 +23,8 @@ class AttemptRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     attempt. `resumed_record_hex` is the record hash of the genesis or step that it resumes from,
     empty or None for genesis, and `step` the steps completed there. `mesh` maps data, fsdp and
     tensor to their sizes. `execution_class` is what decides the bits of its steps, and
-    `initial_root` the digest of state 0, for genesis. `reason` is what the worker knows; the granting side writes
-    "worker lost" where an earlier group of the same run died.
+    `initial_root` the digest of state 0, for genesis. `reason` is what the worker knows; the
+    granting side writes "worker lost" where an earlier group of the same run died.
     """
 
     rank: _Count
@@ -46,6 +46,7 @@ class AttemptGrant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     record: _Hex32
 
 
+@runtime_checkable
 class AttemptBroker(Protocol):
     """Opens attempts with a run key that no worker holds."""
 
@@ -58,6 +59,7 @@ class AttemptBroker(Protocol):
         ...
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Takes a worker's news and passes on the wish to stop."""
 

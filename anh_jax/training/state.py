@@ -7,19 +7,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import UInt32
 
 from anh_jax.errors import ConfigError
 from anh_jax.program.signature import ProgramSignature, Tensor
 from anh_jax.program.tensors import dtype_of, sharding_of
 from anh_jax.program.tree import Tree
-
-if TYPE_CHECKING:
-    from jax.sharding import Mesh
-    from jaxtyping import UInt32
 
 State: TypeAlias = dict[str, Any]
 

@@ -136,7 +136,7 @@ def _synced_size(path: Path, known: int) -> int:
 def _step_of(envelope: Envelope) -> Step:
     statement = decode_statement(envelope.payload)
     if not isinstance(statement, Step):
-        raise FormatError(f"step file holds a {statement.KIND} record", code="kind")
+        raise FormatError(f"step file holds a record of kind {statement.KIND}", code="kind")
     return statement
 
 

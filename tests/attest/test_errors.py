@@ -29,9 +29,11 @@ def test_each_error_has_its_documented_exit_code(error: type[AttestError]) -> No
 
 @pytest.mark.parametrize("hostile", ["a\nb", "a\r\nb", "\x1b[2J", "a\x00b", "a\u2028b", "\x9b31m"])
 def test_hostile_text_cannot_steer_the_terminal_or_add_a_line(hostile: str) -> None:
-    message = str(RefusedError(hostile))
-    assert message.isprintable()
-    assert len(message.splitlines()) == 1
+    for error in EXIT_CODES:
+        message = str(error(hostile))
+        assert message.isprintable()
+        assert len(message.splitlines()) == 1
+    assert str(InputError("caf\u00e9 is printable")) == "caf\u00e9 is printable"
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,7 @@ LINE = sign_note("text\n", "log.example", KEY).signatures[0].to_line()
         f"te\txt\n\n{LINE}".encode(),
         b"te\xffxt\n\n" + LINE.encode(),
         f"text\n\n{LINE.replace('—', '-')}".encode(),
+        f"text\n\n{LINE.removeprefix('— ')}".encode(),
         f"text\n\n{LINE.replace('log.example', 'log+example')}".encode(),
         f"text\n\n{LINE.replace('log.example', '')}".encode(),
         f"text\n\n{LINE.replace('log.example', 'log example')}".encode(),

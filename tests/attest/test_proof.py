@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from attest import canonical
+from attest.assembly import assemble
 from attest.errors import AttestError, FormatError, InputError
 from attest.merkle import verify_inclusion
 from attest.multiproof import fold
@@ -185,7 +186,7 @@ def test_run_without_its_final_record_cannot_be_proven(tale: ModuleType) -> None
     with pytest.raises(InputError, match="final record"):
         story.proof()
     with pytest.raises(InputError, match="genesis"):
-        tale.assemble(story, "0" * 64, story.checkpoint())
+        assemble(story, "0" * 64, story.checkpoint())
     story.tell_final()
     early = story.checkpoint(size=story.at["final"])
     with pytest.raises(InputError, match="final record"):

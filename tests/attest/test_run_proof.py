@@ -1,6 +1,7 @@
 """From a real log on disk to a verdict: records admitted, witnessed, watched, proven, verified."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ from attest.memory import Memory
 from attest.monitor import status
 from attest.policy import parse_policy, policy_text, self_policy
 from attest.proof import encode_proof
-from attest.trust import Policy, WitnessEntry
+from attest.trust import NumericsDemand, Policy, WitnessEntry
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_run_in_a_real_log_is_proven_and_sampled(
     proof = encode_proof(assemble(log, story.run, log.published()))
     memory = Memory(tmp_path / "state")
     policy = reader(tale, log)
-    demand = tale.replace(policy, numerics=tale.NumericsDemand(min_k=2))
+    demand = replace(policy, numerics=NumericsDemand(min_k=2))
     verdict = verify_run(proof, demand, history=memory, now=tale.NOW + 9)
     assert verdict.headline() == "sampled by acme: 2 of 3 steps"
     assert verdict.exit_code == 0

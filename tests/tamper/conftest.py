@@ -1,6 +1,6 @@
 """A run told wrong in one place, and the refusal that names the check."""
 
-import importlib.util
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,20 +11,15 @@ import pytest
 
 from attest.errors import RefusedError
 
-_STORY = Path(__file__).resolve().parent.parent / "attest" / "story.py"
+SUPPORT = Path(__file__).resolve().parent.parent / "attest" / "support"
 
 
 @pytest.fixture(scope="session")
 def tale() -> ModuleType:
-    """Return the module of `attest/story.py`: tests are no package, so it is loaded by file."""
-    name = "tests_attest_story"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, _STORY)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
+    """Return the module `run_story`: tests are no package, so its folder goes on the path."""
+    if str(SUPPORT) not in sys.path:
+        sys.path.insert(0, str(SUPPORT))
+    return importlib.import_module("run_story")
 
 
 @pytest.fixture(scope="session")

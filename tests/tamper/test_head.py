@@ -5,8 +5,10 @@ from types import ModuleType
 
 import pytest
 
+from attest.cosignature import cosign
 from attest.equivocation import check_evidence
 from attest.errors import EquivocationError
+from attest.merkle import EMPTY_ROOT
 from attest.note import Note, NoteSignature, sign_note
 from attest.statements import Counts
 
@@ -37,7 +39,7 @@ def test_checkpoint_of_another_origin_is_refused(tale: ModuleType, refused) -> N
     text = note.text.replace(tale.ORIGIN, "log.example/other", 1)
     moved = sign_note(text, tale.ORIGIN, tale.key("log"))
     for i, name in enumerate(("wit-a", "wit-b")):
-        moved = moved.signed_also(tale.cosign(text, f"{name}.example", tale.key(name), 9 + i))
+        moved = moved.signed_also(cosign(text, f"{name}.example", tale.key(name), 9 + i))
     refused("checkpoint", story, story.proof(moved.to_bytes()))
 
 
@@ -108,7 +110,7 @@ def test_root_of_another_tree_is_refused(tale: ModuleType, refused) -> None:
 
 def test_checkpoint_of_an_empty_log_is_refused(tale: ModuleType, refused) -> None:
     story = tale.honest()
-    empty = story.checkpoint(size=0, root=tale.hashlib.sha256(b"").digest())
+    empty = story.checkpoint(size=0, root=EMPTY_ROOT)
     refused("inclusion", story, replace(story.proof(), checkpoint=empty))
 
 

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from attest import canonical
 from attest.envelope import Envelope, sign
 from attest.errors import AttestError, FormatError, RefusedError
+from attest.level import Level
 from attest.merkle import leaf_hash
+from attest.multiproof import nodes_from_paths
 from attest.proof import ProofRecord, encode_proof
 
 
@@ -188,7 +190,7 @@ def test_whatever_is_signed_is_judged_or_refused(tale: ModuleType, data: st.Data
         records = [r for r in records if r.index != story.at["status"]]
     indices = [r.index for r in records]
     sizes = [story.at["status"]] if story.at["status"] in indices else []
-    nodes = tale.nodes_from_paths(len(story.leaves), indices, sizes, story.inclusion)
+    nodes = nodes_from_paths(len(story.leaves), indices, sizes, story.inclusion)
     proof = replace(
         whole,
         records=tuple(records),
@@ -202,6 +204,6 @@ def test_whatever_is_signed_is_judged_or_refused(tale: ModuleType, data: st.Data
         assert isinstance(error, FormatError | RefusedError), repr(error)
         return
     # What may be signed freely (an environment, a metric) lifts nothing.
-    assert verdict.level <= tale.Level.SAMPLED
+    assert verdict.level <= Level.SAMPLED
     assert verdict.audits == () or verdict.audits[0].passed <= 1000
     assert verdict.text().count("\n") >= 10

@@ -1,12 +1,13 @@
 """Saves the training state every so many steps, once its row is durable, and when asked to stop."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from anh_jax.training.checkpoints import Position, TrainingCheckpoints
 from anh_jax.training.loop import CompletedStep
 
 
+@runtime_checkable
 class Announce(Protocol):
     """Takes the step of a training checkpoint that is durable now."""
 

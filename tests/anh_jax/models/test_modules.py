@@ -85,7 +85,9 @@ def test_a_blueprint_gives_back_the_parameters_it_was_merged_with(parameters):
 
 
 def test_a_module_with_statistics_over_the_batch_is_refused():
-    with pytest.raises(ProgramError, match="WithBatchNorm: norm/mean is neither .* .batch norm. make"):
+    with pytest.raises(
+        ProgramError, match="WithBatchNorm: norm/mean is neither .* .batch norm. make"
+    ):
         model_from_nnx("m", lambda rngs: WithBatchNorm(rngs=rngs), lambda module, example: example)
 
 

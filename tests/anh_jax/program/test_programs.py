@@ -63,6 +63,7 @@ def test_the_gradient_is_the_sum_of_what_jax_and_optax_compute(
 ):
     batch = digits_batch(12)
     batch["weight"] = np.linspace(0.5, 2, 12).astype(np.float32)
+    batch = {name: jnp.asarray(values) for name, values in batch.items()}
 
     def loss(parameters):
         logits = mlp_model.apply(parameters, batch, keys=None)
@@ -215,7 +216,8 @@ def test_statistics_of_a_loss_are_committed_as_weighted_sums(
     batch = digits_batch(5)
     batch["weight"] = np.float32([1, 2, 0, 1, 3])
     outputs = gradient(gradient_part(state), batch, state["key"])
-    logits = mlp_model.apply(state["parameters"], batch, keys=None)
+    placed = {name: jnp.asarray(values) for name, values in batch.items()}
+    logits = mlp_model.apply(state["parameters"], placed, keys=None)
     expected = np.asarray(logits).T @ batch["weight"]
     assert np.allclose(outputs["statistics"]["logits"], expected, rtol=1e-5, atol=1e-5)
     assert np.isfinite(

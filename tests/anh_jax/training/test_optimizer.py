@@ -120,7 +120,8 @@ def test_a_gradient_below_the_threshold_is_not_clipped():
     gradient = jax.tree.map(jnp.ones_like, start())
     state = {"parameters": start(), "optimizer": {}, "step": jnp.uint32(3)}
     found = scalars({"gradient": gradient, "loss": jnp.float32(1), "weight": jnp.float32(1)})
-    moved = update(state, gradient, found, optimizer.constants_table(1).values[0])
+    constants = jnp.asarray(optimizer.constants_table(1).values[0])
+    moved = update(state, gradient, found, constants)
     close(moved["parameters"], jax.tree.map(lambda x: x - 1, start()), 1e-6)
     assert int(moved["step"]) == 4
 

@@ -103,6 +103,22 @@ def test_bit_flipped_anywhere_in_the_store_is_refused_or_changes_nothing(sound: 
     assert refusals > 20
 
 
+def test_record_that_is_not_found_by_its_hash_is_refused(sound: Path, copy: Path):
+    """A bit in the store's index changes no entry, but would let a record be logged twice."""
+    store = copy / "entries.sqlite"
+    data = store.read_bytes()
+    with LocalLog.open(sound / "log") as log:
+        record = log.entry(100).record_hash()
+    places = [i for i in range(len(data)) if data.startswith(record, i)]
+    assert len(places) == 2
+    for place in places:
+        flip(store, place + 31)
+        refused(copy)
+        for leftover in copy.glob("entries.sqlite-*"):
+            leftover.unlink()
+        store.write_bytes(data)
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -259,6 +259,15 @@ def test_row_with_a_bad_signature_is_refused_by_the_log(run: Run, log: LocalLog)
     assert refusal.value.check == "signature"
 
 
+def test_step_file_with_another_kind_of_record_is_refused(run: Run, log: LocalLog):
+    names = run.trainer.worker_names(1)
+    for rank, target in enumerate(("one", "two")):
+        payload = run.trainer.intent("acme", target=run.lab.digest(target)).payload
+        run.write(1, rank, [sign(payload, [run.lab.key(names[rank])])])
+    with pytest.raises(FormatError, match="record of kind intent"):
+        Shipper(run.directory, log).drain()
+
+
 def test_torn_last_line_is_left_for_later(run: Run, log: LocalLog):
     run.train(1, 1, 2)
     path = run.directory / "steps" / "1-0.jsonl"

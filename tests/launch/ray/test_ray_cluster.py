@@ -75,8 +75,10 @@ def test_a_cluster_of_this_host_listens_on_loopback_alone(cluster: RayCluster) -
 
 
 @pytest.mark.ray
-def test_the_cluster_s_token_is_new_and_readable_by_its_owner_only(cluster: RayCluster) -> None:
+def test_the_cluster_s_files_and_its_token_are_its_owner_s_alone(cluster: RayCluster) -> None:
     assert cluster.folder is not None
+    assert cluster.folder.stat().st_mode & 0o777 == 0o700
+    assert Path(cluster.logs).is_dir()
     token = cluster.folder / "token"
     assert token.stat().st_mode & 0o777 == 0o600
     assert len(bytes.fromhex(token.read_text())) == 32

@@ -1,0 +1,211 @@
+"""Remember what a digest does not take from a tree's values: one tree comes back at every step.
+
+A layout is made by `read_tree`, which checks everything. It serves again only for a tree of equal
+nodes, text keys, array types, shapes, dtypes and shardings; what may differ then is values alone,
+and whether a buffer was deleted, which is asked every time.
+"""
+
+import math
+import sys
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+import jax
+from jax.core import Tracer
+from numpy.typing import NDArray
+
+from anh_jax.digest.tree import Leaf, read_tree
+from attest.digest_tree import LARGEST_BYTE, merge_axes, structure_bytes, tile_dims
+from attest.tensor_header import TensorHeader, TensorKind
+
+_REMEMBERED_TREES = 64
+# Up to here the Python around a tensor's hashes costs more than the hashes.
+_SMALL_TILES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class TileOrder:
+    """Cut a small array into tiles so that each merge joins two neighbours of a list.
+
+    `split` and `axes` reshape and transpose the array to one tile after the other in C order of
+    the grid; `order` then lists the tiles so that the first merge joins 0 with 1, 2 with 3.
+    """
+
+    word: str
+    split: tuple[int, ...]
+    axes: tuple[int, ...]
+    order: tuple[int, ...]
+    tile_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One tensor of a layout: everything but its value.
+
+    `place` is its position among the leaves as jax flattens the tree; `tiles` is None where the
+    tensor is large, spread over devices, or not of plain little endian elements.
+    """
+
+    place: int
+    header: TensorHeader
+    path_bytes: bytes
+    header_bytes: bytes
+    tiles: TileOrder | None
+
+    def leaf(self, value: "jax.Array | NDArray") -> Leaf:
+        """Return the tensor with a value."""
+        return Leaf(self.header, self.path_bytes, self.header_bytes, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The tensors of a tree by path bytes, and the material of its structure digest.
+
+    `remote` says whether any value lies on an accelerator. `words` keeps the words of PRNG keys: a
+    run's key is the same object at every step.
+    """
+
+    slots: tuple[Slot, ...]
+    structure: bytes
+    remote: bool
+    words: dict[int, "_Words"] = field(default_factory=dict[int, "_Words"])
+
+
+@dataclass(frozen=True, slots=True)
+class LaidOut:
+    """A tree's layout and its tensors' values, in the order of the layout's slots."""
+
+    layout: Layout
+    values: "Sequence[jax.Array | NDArray]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    key: jax.Array
+    words: jax.Array
+
+
+_REMEMBERED: dict[Hashable, Layout] = {}
+
+
+def lay_out(tree: object) -> LaidOut:
+    """Return the layout of a tree of arrays and its values; AnhError as `read_tree` says."""
+    seen = _see(tree)
+    if seen is not None:
+        layout = _REMEMBERED.get(seen.key)
+        if layout is not None:
+            return LaidOut(layout, [_value(layout, slot, seen.leaves) for slot in layout.slots])
+    reading = read_tree(tree)
+    places = None if seen is None else _places(tree)
+    slots = tuple(
+        Slot(
+            place=-1 if places is None else places[leaf.header.path],
+            header=leaf.header,
+            path_bytes=leaf.path_bytes,
+            header_bytes=leaf.header_bytes,
+            tiles=_tile_order(leaf),
+        )
+        for leaf in reading.leaves
+    )
+    remote = any(_is_remote(leaf.value) for leaf in reading.leaves)
+    layout = Layout(slots, structure_bytes(reading.nodes), remote)
+    if seen is not None and places is not None:
+        if len(_REMEMBERED) >= _REMEMBERED_TREES:
+            _REMEMBERED.clear()
+        _REMEMBERED[seen.key] = layout
+    return LaidOut(layout, [leaf.value for leaf in reading.leaves])
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    key: Hashable
+    leaves: Sequence[jax.Array]
+
+
+def _see(tree: object) -> _Seen | None:
+    """Flatten a tree as jax does; None where it holds anything but arrays that are still there."""
+    try:
+        leaves, nodes = jax.tree.flatten(tree)
+    except (TypeError, ValueError, RecursionError):  # keys without an order, or far too deep
+        return None
+    for leaf in leaves:
+        if not isinstance(leaf, jax.Array) or isinstance(leaf, Tracer) or leaf.is_deleted():
+            return None
+    return _Seen(
+        (nodes, *[(x.shape, x.dtype, getattr(x, "weak_type", False), x.sharding) for x in leaves]),
+        leaves,
+    )
+
+
+def _places(tree: object) -> dict[tuple[str | int, ...], int] | None:
+    """Return each path's place among jax's leaves; None where a dict has a key that is no text.
+
+    Only texts are told apart by being equal: 1, 1.0 and True are one key to jax.
+    """
+    places: dict[tuple[str | int, ...], int] = {}
+    for place, (entries, _) in enumerate(jax.tree_util.tree_flatten_with_path(tree)[0]):
+        path: list[str | int] = []
+        for entry in entries:
+            if isinstance(entry, jax.tree_util.DictKey) and isinstance(entry.key, str):
+                path.append(entry.key)
+            elif isinstance(entry, jax.tree_util.SequenceKey):
+                path.append(entry.idx)
+            else:
+                return None
+        places[tuple(path)] = place
+    return places
+
+
+def _value(layout: Layout, slot: Slot, leaves: Sequence[jax.Array]) -> jax.Array:
+    value = leaves[slot.place]
+    if slot.header.kind is not TensorKind.KEY:
+        return value
+    known = layout.words.get(slot.place)
+    if known is None or known.key is not value:
+        known = _Words(value, jax.random.key_data(value))
+        layout.words[slot.place] = known
+    return known.words
+
+
+def _is_remote(value: "jax.Array | NDArray") -> bool:
+    return isinstance(value, jax.Array) and any(
+        device.platform != "cpu" for device in value.sharding.device_set
+    )
+
+
+def _tile_order(leaf: Leaf) -> TileOrder | None:
+    header, value = leaf.header, leaf.value
+    count = math.prod(header.grid)
+    plain = header.dtype not in LARGEST_BYTE and not header.dtype.startswith("complex")
+    whole = not isinstance(value, jax.Array) or value.is_fully_replicated
+    little = sys.byteorder == "little" and value.dtype.byteorder in "<=|"
+    if not (plain and whole and little) or count > _SMALL_TILES or not value.size:
+        return None
+    tile = tile_dims(header.dims, header.grid)
+    rank = len(tile)
+    return TileOrder(
+        word=f"u{header.itemsize}",
+        split=tuple(extent for axis in zip(header.grid, tile, strict=True) for extent in axis),
+        axes=(*range(0, 2 * rank, 2), *range(1, 2 * rank, 2)),
+        order=_merge_order(header.grid),
+        tile_bytes=header.tile_bytes,
+    )
+
+
+def _merge_order(grid: Sequence[int]) -> tuple[int, ...]:
+    """List the tiles, by C order of the grid, so that every merge joins neighbours in the list."""
+    tiles = [(0,) * len(grid)]
+    weight = [1] * len(grid)
+    for axis in merge_axes(grid):  # from the tiles up: each merge doubles what a subtree holds
+        step = weight[axis]
+        weight[axis] *= 2
+        moved = [(*t[:axis], t[axis] + step, *t[axis + 1 :]) for t in tiles]
+        tiles = tiles + moved
+    return tuple(_flat(tile, grid) for tile in tiles)
+
+
+def _flat(index: Sequence[int], grid: Sequence[int]) -> int:
+    flat = 0
+    for at, count in zip(index, grid, strict=True):
+        flat = flat * count + at
+    return flat

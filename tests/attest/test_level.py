@@ -1,0 +1,224 @@
+"""A level is no higher than operators other than the trainer's have earned it."""
+
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from attest.level import Level
+from attest.statements import Counts, Worst
+from attest.trust import NumericsDemand
+
+
+def audited(tale: ModuleType, **changes: Any) -> Any:
+    story = tale.Story()
+    story.open()
+    story.tell_intent("acme")
+    story.tell_final()
+    story.tell_audit("acme", **changes)
+    story.tell_status()
+    return story
+
+
+def test_foreign_witnesses_and_no_audit_is_witnessed(tale: ModuleType) -> None:
+    story = tale.Story()
+    story.open()
+    story.tell_final()
+    story.tell_status()
+    verdict = story.verify()
+    assert verdict.level is Level.WITNESSED
+    assert verdict.headline().startswith("witnessed: ")
+    assert verdict.unmet == ("the level is witnessed", "property accuracy is not evaluated")
+    assert verdict.exit_code == 1
+
+
+def test_witnesses_of_the_trainer_do_not_count(tale: ModuleType) -> None:
+    base = tale.policy()
+    own = replace(base, witnesses=(replace(base.witnesses[0], operator="lab"), base.witnesses[1]))
+    verdict = tale.honest().verify(policy=own)
+    assert verdict.level is Level.LOGGED
+    assert verdict.headline() == "logged: integrity, not honesty"
+    assert verdict.witnesses == ("wit-b",)
+    # One foreign witness is enough where the quorum is one.
+    assert tale.honest().verify(policy=replace(own, quorum=1)).level is Level.SAMPLED
+
+
+SHORT: dict[str, tuple[dict[str, Any], str]] = {
+    "preliminary": ({"method": "preliminary"}, "preliminary"),
+    "chosen": (
+        {"sources": (), "sample": "chosen", "steps": 900, "counts": Counts(900, 0, 0, 0)},
+        "steps were chosen",
+    ),
+    "without a nonce": ({"sources": ()}, "self-sampled"),
+    "with a nonce, but called self": ({"sample": "self"}, "self-sampled"),
+    "init not checked": ({"init": "not checked"}, "init, export and line did not all pass"),
+    "export not checked": ({"export": "not checked"}, "init, export and line did not all pass"),
+    "line not checked": ({"line": "not checked"}, "init, export and line did not all pass"),
+    "a step withheld": ({"steps": 20, "counts": Counts(20, 0, 0, 1)}, "steps were withheld"),
+    "many unattestable": (
+        {"steps": 21, "counts": Counts(10, 0, 11, 0)},
+        "fewer than 10 sampled steps passed",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_audit_that_falls_short_makes_no_sample(tale: ModuleType, name: str) -> None:
+    changes, shortfall = SHORT[name]
+    verdict = audited(tale, **changes).verify()
+    assert verdict.audits[0].shortfall == shortfall
+    assert verdict.level is Level.WITNESSED
+    assert verdict.coverage.passed == 0
+    assert (verdict.coverage.miss, verdict.coverage.escape) == (1.0, 1.0)
+
+
+def test_unattestable_steps_are_not_covered(tale: ModuleType) -> None:
+    verdict = audited(tale, steps=21, counts=Counts(15, 0, 6, 0)).verify()
+    assert verdict.level is Level.SAMPLED
+    assert verdict.coverage.passed == 14
+    assert verdict.coverage.escape == pytest.approx(1 - 14 / 1000)
+    assert "6 unattestable, not covered" in verdict.text()
+
+
+def test_least_k_is_at_most_all_steps(tale: ModuleType) -> None:
+    demand = NumericsDemand(min_k=5000)
+    story = tale.honest(steps=30, k=30)
+    assert story.verify(policy=tale.policy(numerics=demand)).level is Level.SAMPLED
+    demand = NumericsDemand(min_k=21)
+    assert tale.honest().verify(policy=tale.policy(numerics=demand)).level is Level.WITNESSED
+
+
+def test_sample_rests_on_exactly_the_sources_of_the_policy(tale: ModuleType) -> None:
+    both = tuple(sorted((tale.key("acme").keyid, tale.key("globex").keyid)))
+    story = tale.Story()
+    story.open()
+    story.tell_intent("acme")
+    story.tell_intent("globex")
+    story.tell_final()
+    story.tell_audit("acme", sources=("acme", "globex"))
+    story.tell_audit("globex")
+    story.tell_status()
+    shortfalls = [line.shortfall for line in story.verify(policy=tale.policy()).audits]
+    assert shortfalls == ["its sources are not those of the policy", ""]
+    listed = story.verify(policy=tale.policy(sources=both))
+    assert [line.shortfall for line in listed.audits] == [
+        "",
+        "its sources are not those of the policy",
+    ]
+
+
+def test_sample_whose_only_source_is_the_trainers_is_self_sampled(tale: ModuleType) -> None:
+    story = tale.Story()
+    story.open()
+    story.tell_intent("lab-audit")
+    story.tell_final()
+    story.tell_audit("acme", sources=("lab-audit",))
+    story.tell_status()
+    policy = tale.policy(sources=(tale.key("lab-audit").keyid,))
+    assert story.verify(policy=policy).audits[0].shortfall == "self-sampled"
+
+
+def test_announced_audit_without_a_receipt_is_a_failed_audit(tale: ModuleType) -> None:
+    story = tale.Story()
+    story.open()
+    story.tell_intent("acme")
+    story.tell_intent("globex")
+    story.tell_final()
+    story.tell_audit("acme")
+    story.tell_status()
+    verdict = story.verify()
+    assert verdict.level is Level.WITNESSED
+    assert "globex announced an audit and gave no receipt" in verdict.doubts
+    # Whom the policy does not name cannot spoil it.
+    assert story.verify(policy=tale.policy(without=("globex",))).level is Level.SAMPLED
+
+
+def test_nonce_that_served_an_earlier_final_is_no_source(tale: ModuleType) -> None:
+    def told(*, between: bool) -> Any:
+        story = tale.Story()
+        story.tell_contract()
+        story.tell_genesis(plan=tale.digest("the first run's plan"))
+        if between:
+            story.tell_intent("acme", about="contract")
+        story.tell_final(name="first final", attempts=1)
+        if not between:
+            story.tell_intent("acme", about="contract")
+        story.tell_genesis()
+        story.tell_attempt()
+        story.tell_final()
+        story.tell_audit("acme")
+        story.tell_status()
+        return story
+
+    fresh = told(between=False).verify()
+    assert (fresh.level, fresh.runs, fresh.finals) == (Level.SAMPLED, 2, 2)
+    burnt = told(between=True).verify()
+    assert burnt.audits[0].shortfall == "its nonce served an earlier final record"
+    assert burnt.level is Level.WITNESSED
+
+
+def test_tries_multiply_the_miss_probability(tale: ModuleType) -> None:
+    one = tale.honest().verify().coverage
+    story = tale.Story()
+    story.open()
+    first = story.run
+    story.tell_genesis(plan=tale.digest("another plan"))
+    story.tell_attempt(environment={"hostname": "node-8"})
+    story.records["genesis"] = first
+    story.tell_intent("acme")
+    story.tell_final(attempts=1)
+    story.tell_audit("acme")
+    story.tell_status()
+    two = story.verify().coverage
+    assert (one.tries, two.tries) == (1, 2)
+    assert two.miss == pytest.approx(min(1.0, 2 * one.miss))
+    assert two.escape == one.escape
+    assert "2 tries" in two.text()[0]
+
+
+ZERO = "0x0.0p+0"
+ALL = {"k": 30, "steps": 30, "counts": Counts(30, 0, 0, 0), "worst": Worst(*[ZERO] * 4)}
+
+
+def reproduced(tale: ModuleType, second: dict[str, Any], who: str = "globex") -> Any:
+    story = tale.Story(steps=30, k=30)
+    story.open()
+    story.tell_intent("acme")
+    story.tell_final()
+    story.tell_audit("acme", **ALL)
+    story.tell_audit(who, sources=(), **{"sample": "chosen", **ALL, **second})
+    story.tell_status()
+    return story.verify()
+
+
+def test_all_steps_bit_for_bit_by_two_foreign_operators_is_reproduced(tale: ModuleType) -> None:
+    verdict = reproduced(tale, {})
+    assert verdict.level is Level.REPRODUCED
+    assert verdict.headline() == "reproduced by acme, globex: all 30 steps"
+    assert (verdict.coverage.miss, verdict.coverage.escape) == (0.0, 0.0)
+    assert reproduced(tale, {"worst": Worst(None, None, None, None)}).level is Level.REPRODUCED
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"steps": 29, "counts": Counts(29, 0, 0, 0)},
+        {"counts": Counts(29, 0, 1, 0)},
+        {"steps": 29, "counts": Counts(29, 0, 0, 1)},
+        {"method": "preliminary"},
+        {"worst": Worst(ZERO, ZERO, "0x1.0000000000000p-40", ZERO)},
+        {"worst": Worst(ZERO, ZERO, "nan", ZERO)},
+        {"init": "not checked"},
+        {"export": "not checked"},
+        {"line": "not checked"},
+    ],
+)
+def test_less_than_all_of_it_twice_is_not_reproduced(
+    tale: ModuleType, second: dict[str, Any]
+) -> None:
+    assert reproduced(tale, second).level is Level.SAMPLED
+
+
+def test_trainer_does_not_reproduce_itself(tale: ModuleType) -> None:
+    assert reproduced(tale, {}, "lab-audit").level is Level.SAMPLED
