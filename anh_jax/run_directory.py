@@ -22,9 +22,10 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from anh_jax.errors import AnhError
+from attest import canonical
 from attest.envelope import Envelope
 from attest.keys import PrivateKey
 
@@ -139,6 +140,10 @@ class RunDirectory:
     def step_file(self, *, attempt: int, rank: int) -> Path:
         """Return the append-only file of one host's signed rows in one attempt."""
         return self.root / "steps" / f"{attempt}-{rank}.jsonl"
+
+    def contract(self) -> dict[str, Any]:
+        """Return the contract's JSON object; raises FormatError where it is not canonical."""
+        return cast("dict[str, Any]", canonical.decode(self.contract_bytes(), max_bytes=1 << 16))
 
     def contract_bytes(self) -> bytes:
         """Read the bytes whose SHA-256 is the contract id."""

@@ -35,7 +35,7 @@ from anh_jax.training.optimizer import build_optimizer
 from anh_jax.training.recorder import StepFacts, StepRecorder
 from anh_jax.training.seams import AttemptRequest
 from anh_jax.training.state import gradient_part, moved, moving_part, seed_words
-from anh_jax.workbench import MeshSizes, Workbench, materials_of
+from anh_jax.workbench import Workbench
 from attest.canonical import parse_hex_float
 from attest.keys import PrivateKey
 from attest.log.shipper import Shipper
@@ -123,23 +123,36 @@ class Costs:
         self.shipping = 0.0
 
 
+@dataclass(frozen=True)
+class Block:
+    """Seconds that a block of steps took: on the wall, and of all threads' CPU."""
+
+    wall: float
+    cpu: float
+
+
 class Contestant:
     """One way to train: `block` takes the next steps and returns the seconds that they took."""
 
-    def __init__(self, name: str, bench: Workbench, executor: Any, observers: Sequence[Any]) -> None:
+    def __init__(
+        self, name: str, bench: Workbench, executor: Any, observers: Sequence[Any]
+    ) -> None:
         self.name = name
         self.executor = executor
         self.state = executor.initial_state(bench.materials.contract.seed)
         self._observers = observers
         self._batches = bench.batches(1, bench.materials.contract.steps)
 
-    def block(self, steps: int) -> float:
+    def block(self, steps: int) -> Block:
         """Take `steps` steps, and wait until the device is done with them."""
         batches: Iterator[StepBatch] = itertools.islice(self._batches, steps)
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         self.state = train(self.executor, self.state, batches, self._observers, _never)
         jax.block_until_ready(self.state)
-        return time.perf_counter() - start
+        return Block(time.perf_counter() - start, time.process_time() - cpu)
+
+    def warmed_up(self) -> None:
+        """Forget what was noted so far: it was compiling."""
 
 
 class AttestedContestant(Contestant):
@@ -173,14 +186,18 @@ class AttestedContestant(Contestant):
         self._resting.enter_context(self._shipper.paused())
         self._shipper.start()
 
-    def block(self, steps: int) -> float:
+    def block(self, steps: int) -> Block:
         """Take `steps` steps with the shipper at work beside them."""
         self._resting.close()
         before = _thread_seconds("shipper")
-        seconds = super().block(steps)
+        block = super().block(steps)
         self._resting.enter_context(self._shipper.paused())
         self.costs.shipping += _thread_seconds("shipper") - before
-        return seconds
+        return block
+
+    def warmed_up(self) -> None:
+        """Forget what was noted so far."""
+        self.costs.clear()
 
     def close(self) -> int:
         """Ship the rest; return how many rows the log holds."""

@@ -224,9 +224,7 @@ def _contract(steps: int) -> Contract:
             a2="0x1.0624dd2f1a9fcp-10",
             a2_cold="0x1.999999999999ap-4",
         ),
-        properties=(
-            PropertyRule("accuracy", digest("evaluate"), digest("holdout"), 9, 10, 3),
-        ),
+        properties=(PropertyRule("accuracy", digest("evaluate"), digest("holdout"), 9, 10, 3),),
         retention=Retention("P90D", ("lab",), "0", "P7D"),
     )
 

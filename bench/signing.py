@@ -133,7 +133,9 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     made = parser(CLAIM)
     made.add_argument("--rounds", type=int, default=20)
-    made.add_argument("--steps", type=int, default=BATCH, help="steps a round, one batch to the log")
+    made.add_argument(
+        "--steps", type=int, default=BATCH, help="steps a round, one batch to the log"
+    )
     options = made.parse_args()
     if options.quick:
         options.rounds, options.steps = 4, 64

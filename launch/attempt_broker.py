@@ -23,7 +23,7 @@ from launch.errors import CommandError
 GRANT_SECONDS = 120.0
 _FIRST_POLL, _LAST_POLL = 0.02, 0.5
 # What one attempt statement says once for all ranks must be the same in every rank's request.
-_SHARED = ("resumed_record_hex", "step", "mesh", "processes", "reason")
+_SHARED = ("resumed_record_hex", "step", "mesh", "processes", "reason", "initial_root")
 
 _T = TypeVar("_T")
 

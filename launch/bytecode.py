@@ -5,16 +5,30 @@ have it, every process compiles them all again: 4 s of processor time instead of
 the half dozen processes of a start. A folder of our own leaves the sources' folders as they are.
 """
 
+import importlib.util
 import sys
+from pathlib import Path
+
+import click
 
 from launch.compile_cache import cache_folder
 
 
 def keep_here() -> None:
-    """Keep the bytecode of what this process imports from now on."""
+    """Keep the bytecode of what this process imports from now on.
+
+    An installation that came with bytecode, as uv's does here, is left alone: another folder would
+    hide what lies beside the sources.
+    """
+    if _installed_with_bytecode():
+        return
     if sys.dont_write_bytecode and not sys.pycache_prefix:
         sys.pycache_prefix = str(cache_folder() / "bytecode")
         sys.dont_write_bytecode = False
+
+
+def _installed_with_bytecode() -> bool:
+    return Path(importlib.util.cache_from_source(str(click.__file__))).exists()
 
 
 def variables_for_children() -> dict[str, str]:

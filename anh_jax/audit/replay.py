@@ -85,14 +85,15 @@ class Replay:
 
     def retained(self, step: int, bench: Workbench) -> State | None:
         """Return the state of a training checkpoint at `step`, if it is the committed one."""
-        if self._checkpoints is None or step not in self._checkpoints.steps():
+        committed = self._transcript.state_root(step)
+        if self._checkpoints is None or committed is None or step not in self._checkpoints.steps():
             return None
         try:
             state = self._checkpoints.restore(step, bench.abstract_state()).state
         except AnhError as error:
             self.notes.append(str(error))
             return None
-        if self._root(state, step) == self._transcript.state_root(step):
+        if self._root(state, step) == committed:
             return state
         self.notes.append(f"the training checkpoint of step {step} is not the committed state")
         return None

@@ -126,7 +126,7 @@ def _see(tree: object) -> _Seen | None:
     """Flatten a tree as jax does; None where it holds anything but arrays that are still there."""
     try:
         leaves, nodes = jax.tree.flatten(tree)
-    except (TypeError, ValueError, RecursionError):  # keys without an order, or far too deep
+    except (TypeError, ValueError, RecursionError, SystemError):  # no order of keys; far too deep
         return None
     for leaf in leaves:
         if not isinstance(leaf, jax.Array) or isinstance(leaf, Tracer) or leaf.is_deleted():

@@ -78,13 +78,13 @@ def test_every_changed_byte_is_refused(tale: ModuleType) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.timeout(3600)
-def test_every_bit_of_a_proof_with_all_kinds_of_records_counts(tale: ModuleType) -> None:
+def test_every_changed_byte_of_a_proof_with_all_kinds_of_records_is_refused(
+    tale: ModuleType,
+) -> None:
     data, policy = encode_proof(full_proof(tale)), tale.policy()
     for at in range(len(data)):
-        for bit in range(8):
-            changed = data[:at] + bytes([data[at] ^ (1 << bit)]) + data[at + 1 :]
-            refusal(tale, changed, policy)
+        changed = data[:at] + bytes([data[at] ^ (1 << (at * 5 + 3) % 8)]) + data[at + 1 :]
+        refusal(tale, changed, policy)
 
 
 @given(data=st.data())

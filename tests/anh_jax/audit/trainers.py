@@ -5,6 +5,7 @@ would plant it, below the signing: every row, genesis and final record is signed
 really computed.
 """
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ import anh_jax.audit.benches as benches_module
 import anh_jax.training.worker as worker_module
 from anh_jax import attested_run
 from anh_jax.audit.transcript import Transcript, read_transcript
-from anh_jax.experiment import load_experiment
+from anh_jax.experiment import experiment_yaml, load_experiment
 from anh_jax.preparation import prepare
 from anh_jax.run_directory import RunDirectory
 from anh_jax.training.executor import Executor
@@ -69,11 +70,12 @@ class Fault:
 class LargerRate(Fault):
     """Takes one step a little too far."""
 
-    def __init__(self, factor: float) -> None:
+    def __init__(self, factor: float, step: int = BAD) -> None:
         self._factor = np.float32(factor)
+        self._step = step
 
     def update(self, before: Any, after: Any, step: int) -> Any:
-        if step != BAD:
+        if step != self._step:
             return after
         moved = jax.tree.map(
             lambda old, new: old + self._factor * (new - old),
@@ -167,12 +169,19 @@ class Workshop:
             self._benches[sizes] = Workbench(self.materials, sizes, microbatch=microbatch)
         return self._benches[sizes]
 
-    def new_run(self) -> RunDirectory:
-        """Return a run directory in which only the contract lies."""
+    def new_run(self, *changes: str) -> RunDirectory:
+        """Return a run directory in which only the contract lies; `changes` as `key=value`."""
         self._made += 1
         root = self._folder / f"run-{self._made}"
         shutil.copytree(self._template.root, root)
+        experiment = load_experiment(root / "config.yaml", changes)
+        (root / "config.yaml").write_text(experiment_yaml(experiment))
         return RunDirectory.open(root)
+
+    def read(self, run: RunDirectory) -> Materials:
+        """Stand in for `read_materials`: all but the experiment is the same for all runs."""
+        experiment = load_experiment(run.root / "config.yaml")
+        return dataclasses.replace(self.materials, experiment=experiment)
 
     def train(
         self, run: RunDirectory, fault: Fault, *, stop_after: int | None = None
@@ -200,7 +209,7 @@ class Workshop:
             return FaultyBench(self.bench(materials, sizes, microbatch=microbatch), fault)
 
         honest = worker_module.exported_bytes
-        patch.setattr(worker_module, "read_materials", lambda run: self.materials)
+        patch.setattr(worker_module, "read_materials", self.read)
         patch.setattr(worker_module, "Workbench", bench)
         patch.setattr(
             worker_module, "exported_bytes", lambda values: honest(fault.exported(values))
@@ -210,7 +219,7 @@ class Workshop:
     def auditing(self) -> Iterator[None]:
         """Let auditors use the programs that are compiled already."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(auditor_module, "read_materials", lambda run: self.materials)
+            patch.setattr(auditor_module, "read_materials", self.read)
             patch.setattr(benches_module, "Workbench", self.bench)
             yield
 

@@ -10,6 +10,7 @@ from launch import bytecode
 def test_bytecode_is_kept_apart_from_the_sources_for_this_process_and_its_children(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(bytecode, "_installed_with_bytecode", lambda: False)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(sys, "pycache_prefix", None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -35,3 +36,13 @@ def test_a_python_that_keeps_bytecode_by_itself_is_left_alone(
     bytecode.keep_here()
     assert sys.pycache_prefix is None
     assert bytecode.variables_for_children() == {}
+
+
+def test_an_installation_that_came_with_bytecode_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bytecode, "_installed_with_bytecode", lambda: True)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    bytecode.keep_here()
+    assert sys.pycache_prefix is None

@@ -1,0 +1,105 @@
+"""States are regenerated from the nearest start, and none counts before its digest is committed."""
+
+import shutil
+
+import pytest
+
+from anh_jax.audit.benches import Benches
+from anh_jax.audit.replay import Reached, Replay, Unreached
+from anh_jax.digest.host import tree_digest
+from anh_jax.training.checkpoints import TrainingCheckpoints
+
+
+@pytest.fixture
+def replay(trainers, workshop):
+    """Return a function that makes a replay of a run, with its training checkpoints or without."""
+    opened = []
+
+    def make(run, *, checkpoints: str = "kept") -> Replay:
+        told = trainers.transcript(run)
+        kept = None
+        if checkpoints == "kept":
+            kept = TrainingCheckpoints(run.checkpoints, keep=99)
+            opened.append(kept)
+        return Replay(told, Benches(workshop.read(run), told.genesis), kept)
+
+    yield make
+    for kept in opened:
+        kept.close()
+
+
+def steps_taken(replay: Replay, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    taken: list[int] = []
+    honest = replay._step
+
+    def counted(state, step):
+        taken.append(step)
+        return honest(state, step)
+
+    monkeypatch.setattr(replay, "_step", counted)
+    return taken
+
+
+def test_every_state_has_the_committed_digest(honest, replay, trainers) -> None:
+    told, states = trainers.transcript(honest), replay(honest)
+    for step in range(trainers.STEPS + 1):
+        reached = states.state(step)
+        assert isinstance(reached, Reached)
+        assert tree_digest(reached.state, step=step).root.hex() == told.state_root(step)
+
+
+def test_replay_starts_from_the_nearest_state(honest, replay, monkeypatch) -> None:
+    states = replay(honest)
+    taken = steps_taken(states, monkeypatch)
+    states.state(10)  # from the training checkpoint of step 8
+    states.state(12)  # from state 10
+    states.state(17)  # from the training checkpoint of step 16
+    assert taken == [9, 10, 11, 12, 17]
+
+
+def test_without_training_checkpoints_it_starts_from_state_0(honest, replay, monkeypatch) -> None:
+    states = replay(honest, checkpoints="none")
+    taken = steps_taken(states, monkeypatch)
+    states.state(3)
+    assert taken == [1, 2, 3]
+
+
+def test_training_checkpoint_that_is_not_the_committed_state_is_no_start(
+    cheat, workshop, trainers, replay
+) -> None:
+    run = workshop.train(workshop.new_run(), trainers.Fault())
+    other = cheat(trainers.LargerRate(1.5, step=5))
+    shutil.rmtree(run.checkpoints / "step_8")
+    shutil.copytree(other.checkpoints / "step_8", run.checkpoints / "step_8")
+    states = replay(run)
+    assert isinstance(states.state(10), Reached)
+    assert states.notes == ["the training checkpoint of step 8 is not the committed state"]
+
+
+def test_way_over_a_step_that_does_not_hold_is_named(cheat, trainers, replay) -> None:
+    states = replay(cheat(trainers.LargerRate(1.0001)))
+    for step in (trainers.BAD, trainers.BAD + 1):
+        found = states.state(step)
+        assert isinstance(found, Unreached)
+        assert found.last.step == trainers.BAD - 1
+    assert isinstance(states.state(16), Reached)
+
+
+def test_state_that_the_digest_policy_skips_is_reached_by_its_gradients(
+    workshop, trainers, audited
+) -> None:
+    run = workshop.train(workshop.new_run("attest.digest=every 5"), trainers.Fault())
+    results = audited(run, 4, 5, 6, 13, trainers.STEPS).results
+    assert {result.outcome for result in results} == {"pass"}
+
+
+def test_bad_step_between_two_digests_is_refuted_by_the_next_gradient(
+    workshop, trainers, audited
+) -> None:
+    fault = trainers.LargerRate(1.0001)
+    run = workshop.train(workshop.new_run("attest.digest=every 5"), fault)
+    bad, after = audited(run, trainers.BAD, trainers.BAD + 1).results
+    assert (bad.outcome, after.outcome) == ("pass", "refuted")
+    (later,) = audited(run, 20).results
+    assert later.outcome == "refuted"
+    assert later.words.startswith(f"step {trainers.BAD + 1}, before it: gradient root")
