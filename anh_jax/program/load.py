@@ -34,10 +34,14 @@ class LoadedProgram:
     def __init__(self, stored: StoredProgram, mesh: Mesh, donate: Sequence[int] = ()) -> None:
         self.signature = stored.signature
         self.mesh = mesh
-        self._paths = tuple(leaf.path for leaf in stored.signature.outputs)
+        places = {leaf.path: place for place, leaf in enumerate(stored.signature.outputs)}
+        self._order, self._result = jax.tree.flatten(
+            from_leaves(places, stored.signature.empty_outputs)
+        )
         trees = tuple(stored.signature.inputs_of(name) for name in stored.signature.arguments)
         self._structure = jax.tree.structure(trees)
         self._dtypes = tuple(dtype_of(leaf.dtype) for leaf in stored.signature.inputs)
+        self._accepted: list[Any] = []
         for leaf in (*self.signature.inputs, *self.signature.outputs):
             _check_divisible(self.signature, leaf, mesh)
         self._jitted = jax.jit(
@@ -73,12 +77,21 @@ class LoadedProgram:
         if not fits:
             # Other mappings than dict are welcome; whatever else differs is named here.
             leaves = _named_leaves(self.signature, arguments)
-        _check_values(self.signature, self._dtypes, leaves)
+        self._check(leaves)
         return leaves
 
+    def _check(self, leaves: Sequence[Any]) -> None:
+        # Every step brings the shapes and dtypes of the step before, which were checked.
+        try:
+            given = [(value.shape, value.dtype) for value in leaves]
+        except AttributeError:  # no array; the check says which
+            given = []
+        if given != self._accepted or not given:
+            _check_values(self.signature, self._dtypes, leaves)
+            self._accepted = given
+
     def _tree(self, leaves: Sequence[Any]) -> Tree:
-        pairs = dict(zip(self._paths, leaves, strict=True))
-        return from_leaves(pairs, self.signature.empty_outputs)
+        return jax.tree.unflatten(self._result, [leaves[place] for place in self._order])
 
 
 def load_program(stored: StoredProgram, mesh: Mesh, *, donate: Sequence[int] = ()) -> LoadedProgram:
