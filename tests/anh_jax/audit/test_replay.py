@@ -99,7 +99,6 @@ def test_bad_step_between_two_digests_is_refuted_by_the_next_gradient(
     fault = trainers.LargerRate(1.0001)
     run = workshop.train(workshop.new_run("attest.digest=every 5"), fault)
     bad, after = audited(run, trainers.BAD, trainers.BAD + 1).results
-    print(bad, after)
     assert (bad.outcome, after.outcome) == ("pass", "refuted")
     (later,) = audited(run, 20).results
     assert later.outcome == "refuted"

@@ -5,6 +5,7 @@ would plant it, below the signing: every row, genesis and final record is signed
 really computed.
 """
 
+import copy
 import dataclasses
 import shutil
 from collections.abc import Iterator
@@ -167,7 +168,9 @@ class Workshop:
         """Stand in for `Workbench`: programs are compiled once for all runs."""
         if sizes not in self._benches:
             self._benches[sizes] = Workbench(self.materials, sizes, microbatch=microbatch)
-        return self._benches[sizes]
+        bench = copy.copy(self._benches[sizes])
+        bench.materials = materials or self.materials
+        return bench
 
     def new_run(self, *changes: str) -> RunDirectory:
         """Return a run directory in which only the contract lies; `changes` as `key=value`."""

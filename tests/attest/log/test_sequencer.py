@@ -202,6 +202,32 @@ def test_writer_that_lost_the_race_for_the_head_signs_nothing(
     assert head_of(log, log.checkpoint()).size == 7
 
 
+def test_head_that_is_no_prefix_of_the_entries_is_not_signed_on(
+    log: LocalLog, trained: Any, run_directory: Path, lab: ModuleType
+):
+    """A second instance, started from a copy, has signed another history in the same store."""
+    log.checkpoint()
+    other = sign_checkpoint(Checkpoint(log.origin, 5, merkle.leaf_hash(b"x")), lab.key("log"))
+    (run_directory / "log" / "head").write_bytes(other.to_bytes())
+    with pytest.raises(RefusedError) as refusal:
+        log.checkpoint()
+    assert refusal.value.check == "consistency"
+    assert (run_directory / "log" / "head").read_bytes() == other.to_bytes()
+
+
+def test_proofs_are_not_made_from_tiles_that_were_altered(
+    log: LocalLog, trained: Any, run_directory: Path
+):
+    log.checkpoint()
+    with LocalLog.open(run_directory / "log") as again:
+        tile = run_directory / "log" / "tile" / "0" / "000.p" / "6"
+        tile.write_bytes(bytes([tile.read_bytes()[0] ^ 1]) + tile.read_bytes()[1:])
+        for prove in (lambda: again.inclusion(5, 6), lambda: again.consistency(3, 6)):
+            with pytest.raises(RefusedError) as refusal:
+                prove()
+            assert refusal.value.check == "tile"
+
+
 def test_lost_head_is_not_replaced(log: LocalLog, run_directory: Path):
     log.close()
     (run_directory / "log" / "head").unlink()
@@ -241,6 +267,10 @@ def test_crash_between_tiles_and_signing_is_made_good(
             log.checkpoint()
     log.append(trained.train(1, 301, 310))
     fsck(run_directory / "log")
+    tile = run_directory / "log" / "tile" / "0" / "000"
+    tile.write_bytes(tile.read_bytes()[:-1] + bytes([tile.read_bytes()[-1] ^ 1]))
+    with pytest.raises(RefusedError, match="tile/0/000"):
+        fsck(run_directory / "log")
     log.close()
     with LocalLog.open(run_directory / "log") as again:
         merkle.verify_inclusion(
