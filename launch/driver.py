@@ -31,21 +31,26 @@ class Shipped:
 
 
 class RunDriver:
-    """The run's keys, log and shipper; use it as a context manager."""
+    """The run's keys, log and shipper; use it as a context manager.
+
+    With `attest.mode: off` there is no log, and nothing is signed or shipped.
+    """
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
         self.experiment: Experiment = load_experiment(run.root / "config.yaml")
-        self._log = open_run_log(run)
-        self._shipper = Shipper(run.root, self._log)
+        self._log = open_run_log(run) if self.attested else None
+        self._shipper = None if self._log is None else Shipper(run.root, self._log)
 
     def __enter__(self) -> "RunDriver":
-        self._shipper.start()
+        if self._shipper is not None:
+            self._shipper.start()
         return self
 
     def __exit__(self, *unused: object) -> None:
-        self._shipper.stop()
-        self._log.close()
+        if self._shipper is not None and self._log is not None:
+            self._shipper.stop()
+            self._log.close()
 
     @property
     def attested(self) -> bool:
@@ -60,20 +65,25 @@ class RunDriver:
 
     def check(self) -> None:
         """Raise what stopped the shipper: hosts that signed different rows, a full disk."""
-        self._shipper.check()
+        if self._shipper is not None:
+            self._shipper.check()
 
     def shipped(self) -> Shipped:
         """Return how far signing and logging are."""
+        if self._shipper is None:
+            return Shipped(signed=0, logged=0)
         progress = self._shipper.progress
         return Shipped(signed=progress.signed, logged=progress.logged)
 
     def drain(self) -> None:
         """Log everything that is signed, and sign a checkpoint over it."""
-        if self.run.has_statement("genesis"):
+        if self._shipper is not None and self.run.has_statement("genesis"):
             self._shipper.drain()
 
     def finish(self) -> Path:
         """Close the run: log every row, sign `final`, log it, and write the run proof."""
+        if self._log is None:
+            raise CommandError(f"{self.run.root}: nothing was signed (attest.mode: off)")
         self.drain()
         attested_run.close(self.run, self._final_metrics())
         return prove(self.run, self._log)

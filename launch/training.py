@@ -75,6 +75,8 @@ def start(experiment: Experiment, root: Path, runner: str) -> Summary:
     clock = time.perf_counter()
     prepare_run(experiment, run, runner)
     say.phase(Phase("contract prepared", time.perf_counter() - clock))
+    if runner == "local":
+        warn_of_idle_accelerator(say.line)
     return _train(run, runner, say)
 
 
@@ -90,6 +92,17 @@ def resume(root: Path, overrides: tuple[str, ...], workers: int | None, runner: 
     if new != old:
         write_atomically(path, experiment_yaml(new).encode())
     return _train(run, choose_runner(runner, new), _Speaker())
+
+
+def warn_of_idle_accelerator(say: Callable[[str], None]) -> None:
+    """Say so where this machine has an accelerator that jax does not see."""
+    import jax
+
+    from launch import accelerators
+
+    words = accelerators.mismatch(accelerators.present(), jax.default_backend())
+    if words:
+        say(f"warning: {words}")
 
 
 def prepare_run(experiment: Experiment, run: RunDirectory, runner: str) -> None:
@@ -175,7 +188,10 @@ class _Speaker:
     def phase(self, phase: Phase) -> None:
         rank = "" if phase.writer in ("driver", "group", "0") else f" (rank {phase.writer})"
         seconds = f"{phase.seconds:6.1f} s" if phase.seconds else " " * 8
-        line = f"{seconds}  {phase.name}{rank}"
+        self.line(f"{seconds}  {phase.name}{rank}")
+
+    def line(self, line: str) -> None:
+        """Print one line."""
         if self.bar is not None:
             self.bar.note(line)
             return

@@ -96,6 +96,7 @@ class Auditor:
         for step in steps:
             if line.verdict == "pass":
                 results.append(self._step(step))
+                self._refuted |= {step} if results[-1].outcome == "refuted" else set()
             else:
                 results.append(StepResult(step, "withheld", f"the line is broken: {line.words}"))
             clocks.append(time.perf_counter())
@@ -144,11 +145,24 @@ class Auditor:
                 beside = self._judge(before, stale).result
                 words = f"attempt {stale.attempt}, off the line: {beside.words}"
                 result = graver(result, dataclasses.replace(beside, words=words))
-        if result.outcome == "refuted":
-            self._refuted.add(step)
-        if judged.after is not None and signed.row.state_root is not None:
+        if signed.row.state_root is None:
+            return self._until_committed(result)
+        if judged.after is not None:
             self._replay.go_on_from(Reached(step, judged.after))
         return result
+
+    def _until_committed(self, result: StepResult) -> StepResult:
+        """Go on to the next committed state: before it nothing says what the step's update gave."""
+        rows = self._transcript.line.rows[result.step :]
+        following = next((s.row.step for s in rows if s.row.state_root is not None), None)
+        if following is None or result.outcome != "pass":
+            return result
+        reached = self._replay.state(following)
+        if isinstance(reached, Reached):
+            return result
+        missing = self._withheld(result.step, reached)
+        outcome = "refuted" if missing.outcome == "refuted" else "unattestable"
+        return dataclasses.replace(result, outcome=outcome, words=missing.words)
 
     def _withheld(self, step: int, unreached: Unreached) -> StepResult:
         """Say why a step could not be re-executed.
@@ -164,7 +178,8 @@ class Auditor:
         if found.outcome != "refuted":
             return dataclasses.replace(result, words=f"{unreached.words} ({found.words})")
         self._refuted.add(found.step)
-        words = f"step {found.step}, before it: {found.words}"
+        where = "before" if found.step < step else "after"
+        words = f"step {found.step}, {where} it: {found.words}"
         return dataclasses.replace(found, step=step, words=words)
 
     def _judge(self, before: Reached, signed: SignedRow) -> Judged:

@@ -50,7 +50,7 @@ def build_model(config: ModelConfig, fields: Mapping[str, ExampleField]) -> Mode
             if not isinstance(built, Model):
                 raise ConfigError(
                     f"model.import: {config.path} returned a {type(built).__name__};"
-                    " return a anh_jax.models.model.Model"
+                    " return an anh_jax.models.model.Model"
                 )
             return built
 

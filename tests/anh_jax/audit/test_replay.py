@@ -99,7 +99,17 @@ def test_bad_step_between_two_digests_is_refuted_by_the_next_gradient(
     fault = trainers.LargerRate(1.0001)
     run = workshop.train(workshop.new_run("attest.digest=every 5"), fault)
     bad, after = audited(run, trainers.BAD, trainers.BAD + 1).results
-    assert (bad.outcome, after.outcome) == ("pass", "refuted")
+    assert (bad.outcome, after.outcome) == ("refuted", "refuted")
+    assert bad.words.startswith(f"step {trainers.BAD + 1}, after it: gradient root")
     (later,) = audited(run, 20).results
     assert later.outcome == "refuted"
     assert later.words.startswith(f"step {trainers.BAD + 1}, before it: gradient root")
+
+
+def test_bad_step_just_before_a_digest_is_refuted_by_it(workshop, trainers, audited) -> None:
+    run = workshop.train(
+        workshop.new_run("attest.digest=every 7"), trainers.LargerRate(1.0001, step=14)
+    )
+    before, bad = audited(run, 12, 14).results
+    assert (before.outcome, bad.outcome) == ("refuted", "refuted")
+    assert before.words.startswith("step 14, after it: state root")

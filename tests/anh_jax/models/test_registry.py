@@ -80,7 +80,7 @@ def test_models_and_losses_of_your_own_are_imported():
         (ImportedModel(path="users_code:missing"), "model.import: .* no function missing"),
         (ImportedModel(path="no_such_code:build"), "model.import: no_such_code:build"),
         (ImportedModel(path="users_code:build"), "model.options: .*missing a required argument"),
-        (ImportedModel(path="users_code:nothing"), "returned a int; return a .*Model"),
+        (ImportedModel(path="users_code:nothing"), "returned a int; return an .*Model"),
     ],
 )
 def test_imports_that_give_no_model_are_refused_by_key(config, message):
