@@ -6,6 +6,7 @@ heads go into an evidence file that anyone can check.
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ class Memory:
     """Keep the newest checkpoint per log in a directory, made if it is missing.
 
     `consistency` says where paths between checkpoints come from, beside the proof itself.
+    `writing_seconds` is what waiting for the disk has taken.
 
     Raises:
         InputError: if the directory cannot be used.
@@ -56,6 +58,7 @@ class Memory:
     def __init__(self, directory: str | Path, consistency: ConsistencySource | None = None) -> None:
         self._directory = Path(directory)
         self._consistency = consistency
+        self.writing_seconds = 0.0
         make_directory(self._directory)
 
     def newest(self, log: VerifierKey) -> Remembered | None:
@@ -100,7 +103,7 @@ class Memory:
             old = self.newest(log)
             head = proven.head
             if old is None:
-                replace_file(self._path(log.name), head.note)
+                self._remember(log, head)
                 return "this is the first checkpoint of the log seen here"
             size, new_size = old.checkpoint.size, head.checkpoint.size
             if size == new_size:
@@ -108,8 +111,14 @@ class Memory:
             elif not self._proven(old, proven):
                 return f"nothing ties size {new_size} to the remembered size {size}"
             elif new_size > size:
-                replace_file(self._path(log.name), head.note)
+                self._remember(log, head)
             return ""
+
+    def _remember(self, log: VerifierKey, head: Head) -> None:
+        # Durable writes wait for the disk; how long is kept apart from what checking takes.
+        start = time.perf_counter()
+        replace_file(self._path(log.name), head.note)
+        self.writing_seconds += time.perf_counter() - start
 
     def _check_same_size(self, remembered: Remembered, head: Head) -> None:
         old, new = remembered.checkpoint, head.checkpoint

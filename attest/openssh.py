@@ -60,7 +60,7 @@ def decode_private_key(pem: bytes) -> tuple[bytes, bytes]:
     # The shortest run of 1, 2, 3... that fills the last block.
     if len(secret_part) % _BLOCK or padding != bytes(range(1, _BLOCK))[: len(padding)]:
         raise FormatError("private key file: wrong padding", code="private key")
-    if len(public) != 32 or len(secret) != 64 or secret[32:] != public:
+    if len(secret) != 64 or secret[32:] != public:
         raise FormatError("private key file: wrong key length", code="private key")
     if outer_public != _public_blob(public):
         raise FormatError("private key file: two different public keys", code="private key")

@@ -25,8 +25,10 @@ from attest.contract import (
 )
 from attest.envelope import Envelope, row_hash, sign
 from attest.keys import PrivateKey, Role
+from attest.level import Level
 from attest.log.sequencer import LocalLog
-from attest.policy import policy_text, self_policy
+from attest.monitor import status
+from attest.policy import policy_text
 from attest.sample import commitment, sample_steps
 from attest.statements import (
     Attempt,
@@ -50,7 +52,17 @@ from attest.statements import (
     Worst,
     encode_statement,
 )
+from attest.trust import (
+    KeyEntry,
+    LogEntry,
+    Policy,
+    PropertyDemand,
+    Requirement,
+    WitnessEntry,
+)
 
+AUDITOR = "auditor.example"
+MONITOR = "monitor.example"
 _NONCE = hashlib.sha256(b"a nonce").digest()
 _SAMPLES = 20
 _ONE = "0x1.0000000000000p+0"
@@ -81,7 +93,7 @@ class GeneratedRun:
     keys: dict[str, PrivateKey] = field(
         default_factory=lambda: {
             name: PrivateKey.generate()
-            for name in ("author", "run", "worker", "auditor", "log", "witness")
+            for name in ("author", "run", "worker", "auditor", "monitor", "log", "witness")
         }
     )
     run: str = ""
@@ -116,9 +128,7 @@ class GeneratedRun:
 
     def intent(self) -> Envelope:
         """Sign the auditor's commitment to a nonce, which comes before the final record."""
-        envelope = self._sign(
-            "auditor", Intent("run", self.run, "auditor.example", commitment(_NONCE).hex())
-        )
+        envelope = self._sign("auditor", Intent("run", self.run, AUDITOR, commitment(_NONCE).hex()))
         self._intent = envelope.record_hash().hex()
         return envelope
 
@@ -136,6 +146,10 @@ class GeneratedRun:
         first, second, third = (self._sign("auditor", statement) for statement in statements)
         return first, second, third
 
+    def status(self, log: LocalLog) -> Envelope:
+        """Let the monitor walk the whole log and sign what it holds about the contract."""
+        return status(log, _contract(self.steps).id, self.keys["monitor"], MONITOR)
+
     def _sign(self, who: str, statement: Statement) -> Envelope:
         return sign(encode_statement(statement), [self.keys[who]])
 
@@ -147,7 +161,7 @@ class GeneratedRun:
         return Audit(
             final=self._final.hex(),
             run=self.run,
-            auditor="auditor.example",
+            auditor=AUDITOR,
             sample="intents",
             sources=(source,),
             k=samples,
@@ -169,6 +183,7 @@ class GeneratedRun:
             state_root=digest("last state"),
             run=self.run,
             final=self._final.hex(),
+            auditor=AUDITOR,
             name="accuracy",
             program=digest("evaluate"),
             data_root=digest("holdout"),
@@ -185,16 +200,21 @@ def new_log(run: GeneratedRun, directory: Path) -> LocalLog:
     return LocalLog.create(directory, run.keys["log"], run.keys["witness"], "log.example/bench")
 
 
-def own_policy(run: GeneratedRun, log: LocalLog) -> str:
-    """Return the policy file of a run about itself."""
-    roles = {Role.AUTHOR: "author", Role.RUN: "run", Role.AUDITOR: "auditor"}
+def reader_policy(run: GeneratedRun, log: LocalLog) -> str:
+    """Return the policy file of a reader who is none of those that signed, and asks for samples."""
+    keys = (
+        KeyEntry(Role.AUTHOR, run.keys["author"].public, "lab"),
+        KeyEntry(Role.RUN, run.keys["run"].public, "lab"),
+        KeyEntry(Role.AUDITOR, run.keys["auditor"].public, AUDITOR),
+        KeyEntry(Role.MONITOR, run.keys["monitor"].public, MONITOR),
+    )
     return policy_text(
-        self_policy(
-            operator="lab",
-            origin=log.origin,
-            log=log.names.log,
-            witness=log.names.witness,
-            keys={role: run.keys[name].public for role, name in roles.items()},
+        Policy(
+            log=LogEntry(log.origin, log.names.log, "log.example"),
+            witnesses=(WitnessEntry(log.names.witness, "witness.example"),),
+            quorum=1,
+            keys=keys,
+            require=Requirement(Level.SAMPLED, (PropertyDemand("accuracy", 1),)),
         )
     )
 

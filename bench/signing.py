@@ -119,13 +119,15 @@ def main() -> None:
     options = _options()
     report = Report(CLAIM)
     run = GeneratedRun(options.steps * options.rounds)
-    with tempfile.TemporaryDirectory(prefix="anh-bench-") as name:
-        with new_log(run, Path(name) / "log") as log:
-            rounds = _Rounds(run, Path(name), log, options.steps)
-            for number in range(options.rounds):
-                rounds.take(number)
-                say(f"signing: round {number + 1} of {options.rounds}")
-            rounds.close()
+    with (
+        tempfile.TemporaryDirectory(prefix="anh-bench-") as name,
+        new_log(run, Path(name) / "log") as log,
+    ):
+        rounds = _Rounds(run, Path(name), log, options.steps)
+        for number in range(options.rounds):
+            rounds.take(number)
+            say(f"signing: round {number + 1} of {options.rounds}")
+        rounds.close()
     _tell(rounds.clock, options, report)
     report.close(options.form)
 

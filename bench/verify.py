@@ -1,7 +1,8 @@
 """Claim: verifying a run costs milliseconds and a proof of kilobytes, however long the run was.
 
 Baseline: the run of ten steps. Every row is generated, signed and admitted by a real log; the proof
-holds contract, genesis, attempt, final, one audit of an auditor's own sample and one property.
+holds contract, genesis, attempt, final, one audit of an auditor's own sample, one property and the
+status of a monitor that read the whole log; the policy demands all of them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from logged_run import GeneratedRun, new_log, own_policy
+from logged_run import GeneratedRun, new_log, reader_policy
 from reporting import Report, Spread, parser, say
 
 from attest.assembly import assemble
@@ -77,8 +78,10 @@ def _prove(folder: Path, steps: int) -> Proven:
         logging = _log_rows(log, run.signed_steps(), steps)
         log.append([run.final()])
         log.append(run.judged())
+        log.checkpoint()
+        log.append([run.status(log)], keys=[run.keys["monitor"].public])
         proof.write_bytes(encode_proof(assemble(log, run.run, log.checkpoint())))
-        policy.write_text(own_policy(run, log))
+        policy.write_text(reader_policy(run, log))
     return Proven(steps, proof, policy, logging)
 
 

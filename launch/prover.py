@@ -4,12 +4,14 @@ from pathlib import Path
 
 from anh_jax.run_directory import RunDirectory, write_atomically
 from attest.assembly import assemble
-from attest.errors import InputError
+from attest.checkpoint import Checkpoint
+from attest.errors import AttestError, InputError
 from attest.keys import PrivateKey, Role
 from attest.log.sequencer import LocalLog
 from attest.log.shipper import Shipper
+from attest.note import Note
 from attest.policy import policy_text, self_policy
-from attest.proof import encode_proof
+from attest.proof import encode_proof, parse_proof
 from attest.statements import Genesis, decode_statement
 
 # Roles whose keys may lie in a run directory, and under which name.
@@ -37,11 +39,23 @@ def prove(run: RunDirectory, log: LocalLog, *, output: Path | None = None) -> Pa
 def write_proof(run: RunDirectory, log: LocalLog, *, output: Path | None = None) -> Path:
     """Write the proof of what the log holds about the run, and the run's own policy."""
     identity = run.statement("genesis").record_hash().hex()
-    proof = assemble(log, identity, log.checkpoint())
     path = output or run.root / "run.proof"
+    # Who verified the proof before this one remembers its checkpoint: show them the growth.
+    proof = assemble(log, identity, log.checkpoint(), sizes=_size_of(path))
     write_atomically(path, encode_proof(proof))
     write_policy(run, log)
     return path
+
+
+def _size_of(path: Path) -> tuple[int, ...]:
+    """Return the log size of the proof that lies at `path`, if one does."""
+    if not path.exists():
+        return ()
+    try:
+        note = Note.from_bytes(parse_proof(path.read_bytes()).checkpoint)
+        return (Checkpoint.from_text(note.text).size,)
+    except AttestError:
+        return ()  # a damaged proof is about to be replaced by a whole one
 
 
 def write_policy(run: RunDirectory, log: LocalLog) -> None:

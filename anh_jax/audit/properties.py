@@ -9,11 +9,11 @@ from attest.statements import Property, Threshold
 
 
 def property_statements(
-    contract: Contract, transcript: Transcript, counts: Counts
+    contract: Contract, transcript: Transcript, counts: Counts, *, auditor: str
 ) -> Iterator[Property]:
     """Yield a statement for each property that the contract's evaluation decides.
 
-    `counts` are those of the verified final state over the hold-out set.
+    `counts` are those of the verified final state over the hold-out set; `auditor` is an operator.
     """
     holdout = contract.data.holdout
     for rule in contract.properties:
@@ -25,6 +25,7 @@ def property_statements(
             state_root=transcript.final.state_root,
             run=transcript.run,
             final=transcript.final_record,
+            auditor=auditor,
             name=rule.name,
             program=rule.program,
             data_root=rule.data_root,

@@ -187,7 +187,13 @@ class LocalLog:
             return Envelope.from_bytes(self._store.leaf(index))
 
     def entries(self, start: int, stop: int) -> Iterator[Envelope]:
-        """Yield the records `start` to `stop` (excluded)."""
+        """Yield the records `start` to `stop` (excluded).
+
+        Raises:
+            InputError: if the log has not got so far.
+        """
+        if not 0 <= start <= stop <= self.size:
+            raise InputError(f"log {self.origin} has no entries {start} to {stop}")
         for first in range(start, stop, 256):
             with self._mutex:
                 chunk = list(self._store.entries(first, min(first + 256, stop)))

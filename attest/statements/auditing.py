@@ -148,13 +148,17 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Property:
-    """Report integer counts of a program over committed data, and the verdict on them."""
+    """Report integer counts of a program over committed data, and the verdict on them.
+
+    `auditor` is the operator: two who counted the same say two things, hence two records.
+    """
 
     KIND: ClassVar[str] = "property"
 
     state_root: SubjectDigest
     run: Hex64
     final: Hex64
+    auditor: Text
     name: Text
     program: Hex64
     data_root: Hex64

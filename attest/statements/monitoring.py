@@ -44,7 +44,7 @@ class RunEntries:
         """Return the largest index listed."""
         lists = (self.attempts, self.finals, self.intents, self.audits)
         tails = (*lists, self.properties, self.conflicts)
-        return max(self.genesis, *(indices[-1] for indices in tails if indices))
+        return max([self.genesis, *(indices[-1] for indices in tails if indices)])
 
 
 @dataclass(frozen=True, slots=True)

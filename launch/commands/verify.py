@@ -85,4 +85,7 @@ def _lines(found: TimedVerdict) -> list[str]:
     first, *rest = found.verdict.text().rstrip("\n").split("\n")
     passed = found.verdict.exit_code == ExitCode.PASSED
     tone = (Tone.DOUBTFUL if found.verdict.own else Tone.GOOD) if passed else Tone.BAD
-    return [toned(first, tone), *rest, f"checked in {found.milliseconds:.1f} ms"]
+    time = f"checked in {found.milliseconds:.1f} ms"
+    if found.remembering:
+        time += f"; the log's checkpoint remembered in {found.remembering:.1f} ms"
+    return [toned(first, tone), *rest, time]

@@ -256,3 +256,9 @@ def test_single_escape_counts_one_bad_step() -> None:
 def test_a_hopeless_product_is_not_multiplied_to_its_end() -> None:
     # 10^9 factors; after some 80,000 of them the product is zero in binary64.
     assert miss_probability(2**53 - 1, 0.01, 10**9) == 0.0
+
+
+def test_more_bad_steps_than_can_be_avoided_are_never_missed() -> None:
+    # Too many of both for exact integers, and the logarithm of zero on the way.
+    assert miss_probability(10_000, 0.9999, 3000) == 0.0
+    assert miss_probability(10_000, 1.0, 1) == 0.0

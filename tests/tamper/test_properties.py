@@ -18,6 +18,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "at the same threshold, written otherwise": {"threshold": Threshold(90, 100)},
     "at a smaller margin": {"margin": 0},
     "on part of the hold-out": {"correct": 95, "total": 100},
+    "on a set and a part of it": {"correct": 380, "total": 400},
     "met below its threshold": {"correct": 269},
     "met within the margin": {"correct": 270},
     "not met above its threshold": {"correct": 290, "verdict": "not met"},
@@ -82,6 +83,18 @@ def test_validators_are_counted_by_foreign_operator(tale: ModuleType) -> None:
     (reading,) = story.verify().properties
     assert (reading.state, reading.validators) == ("validated", ("acme", "globex"))
     assert (reading.auditors, reading.correct) == (2, 280)
+
+
+def test_validators_who_count_the_same_write_two_records(tale: ModuleType) -> None:
+    story = evaluated(tale, "acme", "globex")
+    (reading,) = story.verify().properties
+    assert (reading.state, reading.validators) == ("validated", ("acme", "globex"))
+
+
+def test_several_answers_an_example_are_counted_whole(tale: ModuleType) -> None:
+    story = evaluated(tale, "acme", correct=2600, total=2 * 5 * 297, verdict="not met")
+    (reading,) = story.verify().properties
+    assert (reading.state, reading.total) == ("not met", 2970)
 
 
 @pytest.mark.parametrize("order", [("acme", "globex"), ("globex", "acme")])

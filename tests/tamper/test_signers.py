@@ -171,6 +171,7 @@ def test_names_in_statements_are_those_of_the_policy(tale: ModuleType, refused) 
         story.tell_intent("lab-audit", **names.get("intent", {}))
         story.tell_final()
         story.tell_audit("lab-audit", **names.get("audit", {}))
+        story.tell_property("lab-audit", **names.get("property", {}))
         story.tell_status(**names.get("status", {}))
         return story
 
@@ -179,4 +180,5 @@ def test_names_in_statements_are_those_of_the_policy(tale: ModuleType, refused) 
     refused("operators", told(genesis={"trainer": "acme"}))
     refused("operators", told(intent={"auditor": "acme"}))
     refused("operators", told(audit={"auditor": "acme"}))
+    refused("operators", told(property={"auditor": "acme"}))
     refused("operators", told(status={"monitor": "acme"}))

@@ -33,7 +33,9 @@ def test_statements_name_the_verified_state_and_fit_the_clients_rule(
 ) -> None:
     told, contract = trainers.transcript(honest), workshop.materials.contract
     for correct in range(0, 360, 7):
-        (said,) = property_statements(contract, told, Counts(correct, 359, 0.5))
+        (said,) = property_statements(
+            contract, told, Counts(correct, 359, 0.5), auditor="acme"
+        )
         assert said.state_root == told.final.state_root
         assert said.final == told.final_record
         assert _fits(said)
@@ -46,6 +48,6 @@ def test_property_over_other_data_or_by_another_program_is_not_stated(
     (rule,) = contract.properties
     for change in ({"data_root": "c" * 64}, {"program": "d" * 64}):
         other = dataclasses.replace(contract, properties=(dataclasses.replace(rule, **change),))
-        assert not list(
-            property_statements(other, trainers.transcript(honest), Counts(1, 359, 0.0))
-        )
+        counts = Counts(1, 359, 0.0)
+        told = trainers.transcript(honest)
+        assert not list(property_statements(other, told, counts, auditor="acme"))

@@ -225,6 +225,7 @@ class Lab:
             state_root=digest("state"),
             run=self.run,
             final=record(final),
+            auditor=auditor,
             name="accuracy",
             program=digest("eval"),
             data_root=digest("holdout"),

@@ -17,6 +17,7 @@ from attest.errors import AttestError, InputError, RefusedError
 from attest.log import publisher
 from attest.log.fsck import fsck
 from attest.log.sequencer import LocalLog
+from attest.log.sqlite_store import SqliteStore
 from attest.tiles import TileFile
 
 ORIGIN = "log.example/runs"
@@ -296,6 +297,59 @@ def test_store_swapped_under_an_open_log_is_noticed(
     database.close()
     with pytest.raises(RefusedError):
         log.append([trainer.step(1, 4)])
+
+
+@pytest.mark.parametrize(
+    ("statement", "check"),
+    [
+        ("UPDATE tree SET root = zeroblob(32)", "root"),
+        ("UPDATE entries SET leaf = (SELECT leaf FROM entries WHERE idx = 3) WHERE idx = 5", ""),
+    ],
+)
+def test_store_altered_under_an_open_log_is_noticed(
+    log: LocalLog, run_directory: Path, lab: ModuleType, statement: str, check: str
+):
+    trainer = lab.Lab()
+    log.append([*trainer.opening(), *trainer.train(1, 1, 3)], keys=[trainer.author])
+    log.checkpoint()
+    database = sqlite3.connect(run_directory / "log" / "entries.sqlite")
+    database.execute(statement)
+    database.commit()
+    database.close()
+    if check:
+        with pytest.raises(RefusedError) as refusal:
+            log.append([trainer.step(1, 4)])
+        assert refusal.value.check == check
+    else:
+        with pytest.raises(RefusedError):
+            log.inclusion(5, 6)
+
+
+def test_missing_store_is_not_replaced_by_an_empty_one(copy: Path):
+    (copy / "entries.sqlite").unlink()
+    for read in (LocalLog.open, fsck):
+        with pytest.raises(InputError, match="no log store"):
+            read(copy)
+    assert not (copy / "entries.sqlite").exists()
+
+
+def test_damage_that_only_the_database_can_see_is_found_by_fsck(copy: Path):
+    flip(copy / "entries.sqlite", 39)  # the header's count of free pages
+    with pytest.raises(RefusedError) as refusal:
+        fsck(copy)
+    assert refusal.value.check == "store"
+
+
+def test_store_says_which_entry_it_lacks(copy: Path):
+    database = sqlite3.connect(copy / "entries.sqlite")
+    database.execute("DELETE FROM entries WHERE idx = 5")
+    database.commit()
+    database.close()
+    store = SqliteStore(copy / "entries.sqlite")
+    for start, stop, lacking in ((0, 10, 5), (298, SIZE + 1, 300)):
+        with pytest.raises(RefusedError, match=f"lacks entry {lacking}"):
+            list(store.entries(start, stop))
+    store.close()
 
 
 # --- full disks ---

@@ -17,6 +17,7 @@ from attest.log.fsck import fsck
 from attest.log.head_store import HeadStore
 from attest.log.sequencer import LocalLog
 from attest.note import Note, UnknownLines
+from attest.tiles import TileDirectory, TileFile
 
 
 @pytest.fixture
@@ -55,6 +56,9 @@ def test_entries_are_given_back_as_they_came(log: LocalLog, trained: Any):
     for index in (-1, 6):
         with pytest.raises(InputError):
             log.entry(index)
+    for start, stop in ((0, 7), (-1, 3), (4, 3)):
+        with pytest.raises(InputError):
+            list(log.entries(start, stop))
 
 
 def test_empty_log_is_published_at_creation(log: LocalLog):
@@ -213,6 +217,33 @@ def test_head_that_is_no_prefix_of_the_entries_is_not_signed_on(
         log.checkpoint()
     assert refusal.value.check == "consistency"
     assert (run_directory / "log" / "head").read_bytes() == other.to_bytes()
+
+
+def test_head_beyond_the_entries_stops_an_open_log(
+    log: LocalLog, trained: Any, run_directory: Path, lab: ModuleType
+):
+    ahead = sign_checkpoint(Checkpoint(log.origin, 50, merkle.leaf_hash(b"x")), lab.key("log"))
+    (run_directory / "log" / "head").write_bytes(ahead.to_bytes())
+    for use in (lambda: log.append([trained.step(1, 4)]), log.checkpoint):
+        with pytest.raises(RefusedError) as refusal:
+            use()
+        assert refusal.value.check == "behind head"
+
+
+def test_tile_that_reached_the_disk_altered_is_not_signed_over(
+    log: LocalLog, trained: Any, monkeypatch: pytest.MonkeyPatch
+):
+    write = TileDirectory.write
+
+    def faulty(self: TileDirectory, file: TileFile) -> None:
+        write(self, TileFile(file.path, file.data[:-1] + bytes([file.data[-1] ^ 1])))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TileDirectory, "write", faulty)
+        with pytest.raises(RefusedError) as refusal:
+            log.checkpoint()
+        assert refusal.value.check == "tile"
+    assert head_of(log, log.published()).size == 0
 
 
 def test_proofs_are_not_made_from_tiles_that_were_altered(

@@ -175,6 +175,7 @@ STATEMENTS: dict[str, Statement] = {
         digest("state 100"),
         RUN,
         digest("final"),
+        "auditor.example",
         "accuracy",
         digest("evaluate"),
         digest("holdout"),

@@ -156,7 +156,7 @@ class Story(MemoryLog):
     def tell_property(
         self, who: str, *, signer: str = "", label: str = "property", **changes: Any
     ) -> None:
-        claim = wording.claim(self.final, self.records["final"])
+        claim = wording.claim(who, self.final, self.records["final"])
         self.add(f"{label} {who}", replace(claim, **changes), signer or who)
 
     def tell_conflict(self, first: Envelope, second: Envelope, *, signer: str = "court") -> None:

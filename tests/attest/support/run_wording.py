@@ -187,12 +187,13 @@ def audit(who: str, run: str, final: str, sources: Iterable[Source], k: int, cou
     )
 
 
-def claim(told: Final, final: str) -> Property:
+def claim(who: str, told: Final, final: str) -> Property:
     """Return a property of the run of a final record, met."""
     return Property(
         state_root=told.state_root,
         run=told.run,
         final=final,
+        auditor=OPERATORS.get(who, who),
         name="accuracy",
         program=digest("eval"),
         data_root=digest("holdout"),

@@ -1,0 +1,70 @@
+"""Puts what the full checks said into one file: `collect.py OUTPUT PYTEST_LOG BENCH_LOG...`.
+
+Each benchmark's log ends with its line of JSON; pytest's log with its summary line. Beside them
+stands what they ran on, without which no figure means anything.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def main() -> None:
+    output, tests, *benches = map(Path, sys.argv[1:])
+    document = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "jax": importlib.metadata.version("jax"),
+        "jaxlib": importlib.metadata.version("jaxlib"),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg(),
+        "tests": _last_line(tests).strip("= "),
+        "benches": {path.stem: _figures(path) for path in benches},
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _figures(path: Path) -> dict[str, Any]:
+    line = _last_line(path)
+    if not line.startswith("{"):
+        return {"failed": line[:200]}
+    return json.loads(line)
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return lines[-1] if lines else ""
+
+
+def _commit() -> str:
+    def git(*words: str) -> str:
+        found = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+        return found.stdout.strip()
+
+    changed = "-dirty" if git("status", "--porcelain", "--untracked-files=no") else ""
+    return (git("rev-parse", "HEAD") or "unknown") + changed
+
+
+def _cpu() -> str:
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+if __name__ == "__main__":
+    main()
