@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import jax
+import msgspec
 import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
@@ -35,8 +36,7 @@ from attest.digest_tree import (
 from attest.errors import AttestError
 
 
-@dataclass(frozen=True, slots=True)
-class TensorDigest:
+class TensorDigest(msgspec.Struct, frozen=True):
     """Name a tensor by its path and give its digest and header bytes."""
 
     path: Path
@@ -146,7 +146,7 @@ def _tree_digest(tree: object, step: int, alg: str, exchange: Exchange | None) -
     tensors = tuple(
         TensorDigest(
             slot.header.path,
-            hashes.tensor(tensor_bytes(slot.header_bytes, tops[slot.path_bytes])),
+            hashes.tensor(slot.prefix + tops[slot.path_bytes]),
             slot.header_bytes,
         )
         for slot in laid.layout.slots

@@ -15,7 +15,7 @@ from jax.core import Tracer
 from numpy.typing import NDArray
 
 from anh_jax.digest.tree import Leaf, read_tree
-from attest.digest_tree import LARGEST_BYTE, merge_axes, structure_bytes, tile_dims
+from attest.digest_tree import LARGEST_BYTE, merge_axes, structure_bytes, tensor_bytes, tile_dims
 from attest.tensor_header import TensorHeader, TensorKind
 
 _REMEMBERED_TREES = 64
@@ -42,14 +42,16 @@ class TileOrder:
 class Slot:
     """One tensor of a layout: everything but its value.
 
-    `place` is its position among the leaves as jax flattens the tree; `tiles` is None where the
-    tensor is large, spread over devices, or not of plain little endian elements.
+    `place` is its position among the leaves as jax flattens the tree; `prefix` is what stands
+    before its tiles' root in the tensor's material; `tiles` is None where the tensor is large,
+    spread over devices, or not of plain little endian elements.
     """
 
     place: int
     header: TensorHeader
     path_bytes: bytes
     header_bytes: bytes
+    prefix: bytes
     tiles: TileOrder | None
 
     def leaf(self, value: "jax.Array | NDArray") -> Leaf:
@@ -103,6 +105,7 @@ def lay_out(tree: object) -> LaidOut:
             header=leaf.header,
             path_bytes=leaf.path_bytes,
             header_bytes=leaf.header_bytes,
+            prefix=tensor_bytes(leaf.header_bytes, b""),
             tiles=_tile_order(leaf),
         )
         for leaf in reading.leaves

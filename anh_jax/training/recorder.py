@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from anh_jax.training.checkpoints import Position
 from attest.canonical import hex_float
-from attest.envelope import sign
+from attest.envelope import row_hash, sign
 from attest.keys import PrivateKey
-from attest.statements import Row, Scalars, Step, encode_statement
+from attest.statements import Row, Scalars, Step, cut_row, encode_statement
 from attest.step_file import StepFile
 
 
@@ -64,7 +64,7 @@ class StepRecorder:
         )
         envelope = sign(encode_statement(Step(attempt=self._attempt, row=row)), [self._key])
         self._file.append(envelope)
-        self._previous = row.hash().hex()
+        self._previous = row_hash(cut_row(envelope.payload)).hex()
         return Position(row=self._previous, record=envelope.record_hash().hex())
 
     def sync(self) -> None:

@@ -25,6 +25,7 @@ from attest.statements import (
     Statement,
     Status,
     Step,
+    cut_row,
     decode_statement,
 )
 
@@ -72,15 +73,8 @@ class LoggedRecord:
         return self.hash.hex()
 
     def row_hash(self) -> str:
-        """Return the row hash of a step, in hex.
-
-        The row is cut out of the payload, which is canonical: before it stand only fixed text and
-        hex digits, after it only the predicate type and a digest. Writing it anew takes 30 times
-        as long, for every step of every run.
-        """
-        start = self.payload.index(b'"row":') + len(b'"row":')
-        end = self.payload.rindex(b'},"predicateType":')
-        return row_hash(self.payload[start:end]).hex()
+        """Return the row hash of a step, in hex."""
+        return row_hash(cut_row(self.payload)).hex()
 
 
 @dataclass(frozen=True, slots=True)

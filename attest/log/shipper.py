@@ -51,7 +51,7 @@ class Shipper:
         *,
         author: bytes | None = None,
         checkpoint_seconds: float = 1.0,
-        poll_seconds: float = 0.05,
+        poll_seconds: float = 0.25,
     ) -> None:
         self._directory = Path(run_directory)
         self._log = log
