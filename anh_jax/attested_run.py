@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from anh_jax.errors import AnhError
+from anh_jax.export_weights import FILE_NAME
 from anh_jax.line import Line, walk_line
 from anh_jax.program.init_check import init_kind as program_init_kind
 from anh_jax.program.storage import read_program
@@ -178,12 +179,16 @@ def commit_line(line: Line) -> LineCommitment:
 
 
 def _exported_files(run: RunDirectory) -> tuple[ExportedFile, ...]:
-    files: list[ExportedFile] = []
-    for path in sorted(run.export.iterdir()):
+    # Only what the export rule makes: a stray file would make every honest audit fail.
+    path = run.export / FILE_NAME
+    try:
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        files.append(ExportedFile(name=path.name, sha256=digest))
-    return tuple(files)
+    except OSError as error:
+        raise AnhError(
+            f"{path}: cannot be read ({error.strerror}); 'anh resume {run.root}' exports again"
+        ) from error
+    return (ExportedFile(name=FILE_NAME, sha256=digest),)
 
 
 def _own_key(run: RunDirectory, name: str) -> PrivateKey:

@@ -13,9 +13,13 @@ from pathlib import Path
 
 import jax
 
+from anh_jax.errors import AnhError
+
 # The instruction sets that change which kernels XLA:CPU picks, hence which roundings happen.
 _ISA_FEATURES = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_bf16", "amx_bf16")
 _ISA_FEATURES_ARM = ("asimd", "sve", "sve2", "bf16", "i8mm")
+_VENDOR_PACKAGES = ("nvidia-", "jax-cuda", "libtpu")
+_LONGEST_FLAG = 80
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "anh-jax")
 
 
@@ -33,6 +37,8 @@ def execution_class(mesh: Mapping[str, int], *, processes: int) -> dict[str, str
         "threads": str(_threads()),
         "jaxlib": importlib.metadata.version("jaxlib"),
         "jaxlibFiles": _distribution_digest("jaxlib"),
+        "accelerator": _accelerator_packages(),
+        "cpu": _cpu_model(),
         "driver": _driver(),
         "flags": _flags(),
         "mesh": ",".join(f"{axis}={size}" for axis, size in sorted(mesh.items())),
@@ -81,6 +87,34 @@ def _distribution_digest(package: str) -> str:
     return "absent" if record is None else hashlib.sha256(record.encode()).hexdigest()
 
 
+def _accelerator_packages() -> str:
+    """Return one digest over the plugin and vendor libraries that are installed, or none."""
+    names = sorted(
+        {
+            str(found.metadata["Name"]).lower()
+            for found in importlib.metadata.distributions()
+            if str(found.metadata["Name"]).lower().startswith(_VENDOR_PACKAGES)
+        }
+    )
+    if not names:
+        return "none"
+    lines = "".join(f"{name} {_distribution_digest(name)}\n" for name in names)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _cpu_model() -> str:
+    # Kernels block long sums by cache size, which the model stands for.
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return platform.machine()
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()[:100] or platform.machine()
+    return platform.machine()
+
+
 def _driver() -> str:
     try:
         text = Path("/proc/driver/nvidia/version").read_text(encoding="ascii", errors="replace")
@@ -90,6 +124,30 @@ def _driver() -> str:
 
 
 def _flags() -> str:
-    # A path inside XLA_FLAGS (dump folders) does not change bits and would leak a home folder.
-    kept = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "/" not in flag]
-    return " ".join(sorted(kept)) or "none"
+    text = os.environ.get("XLA_FLAGS", "").strip()
+    if text and not text.startswith("-"):
+        # XLA reads flags from a file that is named instead of them.
+        try:
+            text = Path(text).read_text(encoding="utf-8")
+        except OSError as error:
+            raise AnhError(
+                f"XLA_FLAGS: {text} cannot be read ({error.strerror}); name a readable file"
+            ) from error
+    return " ".join(sorted(_named_flag(flag) for flag in text.split())) or "none"
+
+
+def _named_flag(flag: str) -> str:
+    """Return a flag as it is, or the digest of a value that is a path on this machine.
+
+    What lies at the path may decide bits (autotuning results), and its name would leak a folder.
+    """
+    name, _, value = flag.partition("=")
+    if "/" not in value:
+        return flag if len(flag) <= _LONGEST_FLAG and flag.isascii() else _digested(name, flag)
+    path = Path(value)
+    data = path.read_bytes() if path.is_file() else value.encode()
+    return f"{name}=sha256:{hashlib.sha256(data).hexdigest()[:16]}"
+
+
+def _digested(name: str, flag: str) -> str:
+    return f"{name[:40]}=sha256:{hashlib.sha256(flag.encode()).hexdigest()[:16]}"

@@ -127,6 +127,7 @@ class Workbench:
     def __init__(self, materials: Materials, sizes: MeshSizes, *, microbatch: int | None) -> None:
         self.materials = materials
         self.sizes = sizes
+        self._holdout_checked = False
         self.mesh = make_mesh(**sizes.as_dict())
         self._sharding = batch_sharding(self.mesh)
         batch_size = materials.contract.batch_size
@@ -154,7 +155,11 @@ class Workbench:
         return self._placed(self.reader.batch_for_step(step))
 
     def evaluate(self, parameters: Mapping[str, Any]) -> Counts:
-        """Count over the hold-out set; every process of the mesh calls it together."""
+        """Count over the hold-out set; every process of the mesh calls it together.
+
+        Raises DataError where the set is not the one that the contract commits.
+        """
+        self._check_holdout()
         correct, total, loss = 0, 0, 0.0
         size = _EVALUATION_BATCH * self.sizes.data * self.sizes.fsdp
         batches = list(evaluation_batches(self.materials.source.holdout, size))
@@ -164,6 +169,18 @@ class Workbench:
             total += int(np.asarray(counted["total"].addressable_data(0)))
             loss += float(np.asarray(counted["loss"].addressable_data(0)))
         return Counts(correct=correct, total=total, loss=loss / max(total, 1))
+
+    def _check_holdout(self) -> None:
+        # Counts are signed under the committed root, so the examples are hashed before they count.
+        if self._holdout_checked:
+            return
+        found = build_manifest(self.materials.source.holdout, where="data (hold-out set)")
+        if found.root != self.materials.holdout.root:
+            raise DataError(
+                f"data (hold-out set): root {found.root.hex()[:16]}, the contract names "
+                f"{self.materials.holdout.root.hex()[:16]}; restore the committed examples"
+            )
+        self._holdout_checked = True
 
     def _placed(self, batch: Batch) -> StepBatch:
         rows = len(batch.examples["id"]) // self._parts

@@ -34,7 +34,10 @@ def headline(audited: Audited) -> str:
     if refuted or failed:
         return f"REFUTED: {(failed + refuted)[0]}"
     if counts["withheld"]:
-        return f"FAILED: {counts['withheld']:,} steps withheld, which is a failed audit"
+        return (
+            f"FAILED: {counts['withheld']:,} of {len(results):,} steps withheld: the states before "
+            "them cannot be regenerated here, and nobody opened them"
+        )
     if audited.artifact:
         return f"FAILED: {audited.artifact} is not the file that the final record names"
     if exit_code(audited) is ExitCode.COULD_NOT_RUN:

@@ -139,9 +139,9 @@ def _carry_out(order: _Order, mesh: MeshSizes | None, policy: Policy | None) -> 
     )
     properties: tuple[Property, ...] = ()
     if findings.counts is not None:
-        properties = tuple(property_statements(
-            contract, transcript, findings.counts, auditor=who.operator
-        ))
+        properties = tuple(
+            property_statements(contract, transcript, findings.counts, auditor=who.operator)
+        )
     envelope = who.sign(receipt.audit)
     record = envelope.record_hash().hex()
     # Both before the receipt is logged: a receipt whose rows nobody can open shows nothing.

@@ -5,7 +5,7 @@ signed to the log while they train, and puts the run proof together when they ha
 """
 
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from anh_jax.preparation import plan_digest
 from anh_jax.run_directory import RunDirectory
 from anh_jax.training.seams import AttemptGrant, AttemptRequest
 from attest.canonical import hex_float
+from attest.errors import InputError
+from attest.file_lock import locked
 from attest.keys import PrivateKey
 from attest.log.sequencer import LocalLog
 from attest.log.shipper import Shipper
@@ -38,6 +40,8 @@ class RunDriver:
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
+        self._lock = ExitStack()
+        self._hold_run()
         self.experiment: Experiment = load_experiment(run.root / "config.yaml")
         self._log = open_run_log(run) if self.attested else None
         self._shipper = None if self._log is None else Shipper(run.root, self._log)
@@ -48,9 +52,19 @@ class RunDriver:
         return self
 
     def __exit__(self, *unused: object) -> None:
-        if self._shipper is not None and self._log is not None:
-            self._shipper.stop()
-            self._log.close()
+        with self._lock:
+            if self._shipper is not None and self._log is not None:
+                self._shipper.stop()
+                self._log.close()
+
+    def _hold_run(self) -> None:
+        # Two drivers of one run would sign two attempts of one number: evidence against the key.
+        try:
+            self._lock.enter_context(locked(self.run.root / "driver.lock", wait_seconds=0.0))
+        except InputError:
+            raise CommandError(
+                f"{self.run.root}: another process trains this run; wait for it or stop it"
+            ) from None
 
     @property
     def attested(self) -> bool:

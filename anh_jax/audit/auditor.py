@@ -71,6 +71,7 @@ class Auditor:
         self._judges: dict[int, ExactJudge] = {}
         self._beside = overlaps(transcript.line)
         self._refuted: set[int] = set()
+        self._linked = 0
         self._first = self._draw_first()
         self._unmoved = Unmoved(self.materials, self._first)
 
@@ -153,12 +154,16 @@ class Auditor:
 
     def _until_committed(self, result: StepResult) -> StepResult:
         """Go on to the next committed state: before it nothing says what the step's update gave."""
+        if result.step <= self._linked:
+            return result
         rows = self._transcript.line.rows[result.step :]
         following = next((s.row.step for s in rows if s.row.state_root is not None), None)
         if following is None or result.outcome != "pass":
             return result
         reached = self._replay.state(following)
         if isinstance(reached, Reached):
+            # Every step up to there was taken on the way, and led to what is committed.
+            self._linked = following
             return result
         missing = self._withheld(result.step, reached)
         outcome = "refuted" if missing.outcome == "refuted" else "unattestable"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from anh_jax.digest.exchange import Exchange, Subtrees, completed
 from anh_jax.digest.layout import TileOrder, lay_out
-from anh_jax.digest.shards import Holding, hold, whole
+from anh_jax.digest.shards import Holding, hold
 from anh_jax.digest.tiles import Bytes, tile_slabs
 from anh_jax.digest.tree import Leaf, RowHash, merge
 from anh_jax.errors import AnhError
@@ -161,13 +161,13 @@ def _tree_digest(tree: object, step: int, alg: str, exchange: Exchange | None) -
 
 def _hash_small(hashes: "_OneHashes", tiles: TileOrder, value: "jax.Array | NDArray") -> bytes:
     """Return the root of a small tensor's tiles; no view of its buffer outlives the call."""
-    bits = whole(value).view(tiles.word)
+    # All of it lies here: a layout has an order of tiles for such tensors alone.
+    array = value if isinstance(value, np.ndarray) else np.asarray(value.addressable_data(0))
     if len(tiles.order) == 1:
-        return hashes.tile(bits.tobytes())
-    flat = np.ascontiguousarray(bits.reshape(tiles.split).transpose(tiles.axes))
-    rows = _rows(flat.reshape(-1).view(np.uint8).reshape(-1, tiles.tile_bytes))
-    cut = [hashes.tile(row) for row in rows]
-    digests = [cut[place] for place in tiles.order]
+        return hashes.tile(array.tobytes())
+    bits = array.view(tiles.word).reshape(tiles.split).transpose(tiles.axes)
+    rows = tiles.rows.unpack(np.ascontiguousarray(bits))
+    digests = [hashes.tile(rows[place]) for place in tiles.order]
     while len(digests) > 1:
         pairs = zip(digests[::2], digests[1::2], strict=True)
         digests = [hashes.node(left + right) for left, right in pairs]

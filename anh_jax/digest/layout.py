@@ -6,11 +6,13 @@ and whether a buffer was deleted, which is asked every time.
 """
 
 import math
+import struct
 import sys
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import jax
+import numpy as np
 from jax.core import Tracer
 from numpy.typing import NDArray
 
@@ -27,15 +29,16 @@ _SMALL_TILES = 256
 class TileOrder:
     """Cut a small array into tiles so that each merge joins two neighbours of a list.
 
-    `split` and `axes` reshape and transpose the array to one tile after the other in C order of
-    the grid; `order` then lists the tiles so that the first merge joins 0 with 1, 2 with 3.
+    `word` is an unsigned integer as wide as an element. `split` and `axes` reshape and transpose
+    the array to one tile after the other in C order of the grid, `rows` cuts those bytes into
+    tiles, and `order` lists them so that the first merge joins 0 with 1, 2 with 3.
     """
 
-    word: str
+    word: np.dtype
     split: tuple[int, ...]
     axes: tuple[int, ...]
+    rows: struct.Struct
     order: tuple[int, ...]
-    tile_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,15 +190,15 @@ def _tile_order(leaf: Leaf) -> TileOrder | None:
     tile = tile_dims(header.dims, header.grid)
     rank = len(tile)
     return TileOrder(
-        word=f"u{header.itemsize}",
+        word=np.dtype(f"u{header.itemsize}"),
         split=tuple(extent for axis in zip(header.grid, tile, strict=True) for extent in axis),
         axes=(*range(0, 2 * rank, 2), *range(1, 2 * rank, 2)),
-        order=_merge_order(header.grid),
-        tile_bytes=header.tile_bytes,
+        rows=struct.Struct(f"{header.tile_bytes}s" * count),
+        order=merge_order(header.grid),
     )
 
 
-def _merge_order(grid: Sequence[int]) -> tuple[int, ...]:
+def merge_order(grid: Sequence[int]) -> tuple[int, ...]:
     """List the tiles, by C order of the grid, so that every merge joins neighbours in the list."""
     tiles = [(0,) * len(grid)]
     weight = [1] * len(grid)

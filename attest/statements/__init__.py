@@ -18,7 +18,7 @@ from attest.statements.encoding import (
     predicate_type,
 )
 from attest.statements.monitoring import Conflict, Held, KeyEvent, RunEntries, Status
-from attest.statements.row import Row, Scalars
+from attest.statements.row import Row, Scalars, cut_row
 from attest.statements.subject import LogHead, Subject
 from attest.statements.training import (
     Attempt,
@@ -61,6 +61,7 @@ __all__ = [
     "Subject",
     "Threshold",
     "Worst",
+    "cut_row",
     "decode_statement",
     "encode_statement",
     "predicate_type",

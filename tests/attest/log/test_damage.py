@@ -1,5 +1,6 @@
 """A damaged log: refused at open and by fsck, never repaired by guessing, never signed on."""
 
+import json
 import resource
 import shutil
 import sqlite3
@@ -11,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from attest import durable_file
+from attest import canonical, durable_file
 from attest.envelope import Envelope
-from attest.errors import AttestError, InputError, RefusedError
+from attest.errors import AttestError, FormatError, InputError, RefusedError
 from attest.log import publisher
 from attest.log.fsck import fsck
 from attest.log.sequencer import LocalLog
@@ -228,6 +229,15 @@ def test_bit_flipped_in_the_signed_head_or_the_keys_is_refused(copy: Path):
             flip(path, position)
             refused(copy)
             path.write_bytes(data)
+
+
+def test_keys_that_changed_places_are_refused(copy: Path):
+    path = copy / "log.json"
+    names = json.loads(path.read_text())
+    path.write_bytes(canonical.encode({"log": names["witness"], "witness": names["log"]}))
+    for read in (LocalLog.open, fsck):
+        with pytest.raises(FormatError, match="wrong algorithm"):
+            read(copy)
 
 
 def test_bit_flipped_in_the_published_checkpoint_is_found_by_fsck(copy: Path):
