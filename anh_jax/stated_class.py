@@ -71,13 +71,14 @@ def match_class(attempt: Attempt, genesis: Genesis) -> ClassMatch:
     where = f"attempt {attempt.number}"
     if stated is None:
         return ClassMatch(f"{where} does not state its execution class")
-    names = [name for name in sorted({*own, *stated}) if own.get(name) != stated.get(name)]
+    names = [name for name in {*own, *stated} if own.get(name) != stated.get(name)]
     if names:
-        name = names[0]
+        # A fact that both know says more than one that an older version did not state.
+        name = min(names, key=lambda name: (name not in own or name not in stated, name))
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         return ClassMatch(
-            f"another execution class: {name} is {own.get(name, 'none')!r} here, "
-            f"{stated.get(name, 'none')!r} in {where}{more}"
+            f"another execution class: {name} is {own.get(name, 'not stated')!r} here, "
+            f"{stated.get(name, 'not stated')!r} in {where}{more}"
         )
     if attempt.processes != jax.process_count():
         return ClassMatch(f"{where} ran in {attempt.processes} processes")

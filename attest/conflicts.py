@@ -9,15 +9,23 @@ from attest.errors import FormatError, RefusedError
 from attest.keys import Role, keyid
 from attest.lineage import Lineage
 from attest.proof import ProofRecord, RunProof
-from attest.signers import check_signed
-from attest.statements import Attempt, Conflict, Final, Segment, Step, decode_statement
+from attest.signers import Uncounted, check_signed
+from attest.statements import (
+    Attempt,
+    Conflict,
+    Final,
+    Segment,
+    Statement,
+    Step,
+    decode_statement,
+)
 from attest.trust import Policy
 
 __all__ = ["check_conflicts"]
 
 
-def check_conflicts(proof: RunProof, policy: Policy, lineage: Lineage) -> tuple[ProofRecord, ...]:
-    """Refuse a run with a conflict; return the conflict records that show none.
+def check_conflicts(proof: RunProof, policy: Policy, lineage: Lineage) -> tuple[Uncounted, ...]:
+    """Refuse a run with a conflict; return the conflict records that show none here.
 
     A conflict counts if its two envelopes are a conflict by themselves, whoever reported it, or if
     a reporter or monitor of the policy signed it.
@@ -25,7 +33,7 @@ def check_conflicts(proof: RunProof, policy: Policy, lineage: Lineage) -> tuple[
     Raises:
         RefusedError: (check `conflict`).
     """
-    bare: list[ProofRecord] = []
+    bare: list[Uncounted] = []
     for record in proof.of_kind(Conflict):
         conflict = cast(Conflict, record.statement)
         if _contradict(conflict.first, conflict.second, lineage):
@@ -35,8 +43,17 @@ def check_conflicts(proof: RunProof, policy: Policy, lineage: Lineage) -> tuple[
             if entry is not None and entry.covers(record.index):
                 check_signed(record, {entry.keyid: entry.public})
                 refuse("conflict", f"{record.where} is reported by {entry.operator}")
-        bare.append(record)
+        bare.append(Uncounted(record, _why(conflict, lineage)))
     return tuple(bare)
+
+
+def _why(conflict: Conflict, lineage: Lineage) -> str:
+    """Say why a conflict by nobody of the policy shows nothing; "" where it is of no interest."""
+    if lineage.attempts:
+        return ""
+    kinds = [_read(envelope) for envelope in (conflict.first, conflict.second)]
+    unknown = any(isinstance(statement, Step | Segment) for statement in kinds)
+    return "not shown: the keys of its attempt are not in the proof" if unknown else ""
 
 
 def _contradict(first: Envelope, second: Envelope, lineage: Lineage) -> bool:
@@ -46,10 +63,7 @@ def _contradict(first: Envelope, second: Envelope, lineage: Lineage) -> bool:
 
 def _place(envelope: Envelope, lineage: Lineage) -> tuple[str, int] | None:
     """Return the place in this run that a record takes alone; None if it takes none, or falsely."""
-    try:
-        statement = decode_statement(envelope.payload)
-    except FormatError:
-        return None
+    statement = _read(envelope)
     if isinstance(statement, Final | Attempt):
         number = statement.number if isinstance(statement, Attempt) else 0
         signed = statement.run == lineage.run and _signed(envelope, [lineage.run_key.hex()])
@@ -68,15 +82,21 @@ def _row_place(
         else (statement.run, statement.first)
     )
     place = (f"{statement.KIND} of {statement.attempt}", first)
-    if not lineage.attempts:
-        # The attempts are too many to list, so their keys are not known here: take it as signed.
-        return place if run == lineage.run else None
+    # Where the attempts are too many to list, their keys are not known here, and anybody could have
+    # made the pair: it is shown by who knows those keys, a reporter or monitor of the policy.
     for record in lineage.attempts:
         if record.hash == statement.attempt:
             workers = cast(Attempt, record.statement).worker_keys
             keys = workers if isinstance(statement, Step) else workers[:1]
             return place if run == lineage.run and _signed(envelope, keys) else None
     return None
+
+
+def _read(envelope: Envelope) -> Statement | None:
+    try:
+        return decode_statement(envelope.payload)
+    except FormatError:
+        return None
 
 
 def _signed(envelope: Envelope, publics: Sequence[str]) -> bool:

@@ -52,7 +52,8 @@ def status(log: ReadableLog, contract: str, key: PrivateKey, operator: str) -> E
     """Sign the status of a contract (id, 64 hex digits) as of the newest published checkpoint.
 
     Raises:
-        RefusedError: (check `root`) if the entries do not lead to the checkpoint's root.
+        RefusedError: (check `root`) if the entries do not lead to the checkpoint's root, (check
+            `duplicate record`) if the log holds a record twice.
         FormatError: if an entry is no statement.
     """
     head = Checkpoint.from_text(Note.from_bytes(log.published()).text)
@@ -96,14 +97,24 @@ class _Survey:
         self._contract = contract
         self._runs: dict[str, _RunIndices] = {}
         self._signers: set[str] = set()
+        self._seen: set[bytes] = set()
         self._events: list[tuple[int, str]] = []
 
     def read(self, index: int, envelope: Envelope) -> None:
         """Take account of the next entry."""
+        record = envelope.record_hash()
+        # A genesis told again would begin its run anew, and hide what was listed of it before.
+        if record in self._seen:
+            raise RefusedError(
+                f"the log holds record {record.hex()} again at index {index}: a log takes a record "
+                "once; ask its operator",
+                check="duplicate record",
+            )
+        self._seen.add(record)
         statement = decode_statement(envelope.payload)
         match statement:
             case Genesis(contract=self._contract):
-                self._runs[envelope.record_hash().hex()] = _RunIndices(index)
+                self._runs.setdefault(record.hex(), _RunIndices(index))
             case Intent(about="contract", target=self._contract):
                 self.contract_intents.append(index)
             case KeyEvent() as event:

@@ -8,7 +8,7 @@ from attest.contract import PropertyRule
 from attest.keys import Role
 from attest.lineage import Lineage
 from attest.proof import ProofRecord, RunProof
-from attest.signers import check_operator, named_auditor
+from attest.signers import Uncounted, named_auditor
 from attest.statements import Property
 from attest.trust import KeyEntry, Policy
 
@@ -39,7 +39,7 @@ class Properties:
     """Hold one reading for each property of the contract, and the records by other keys."""
 
     readings: tuple[PropertyReading, ...]
-    uncounted: tuple[ProofRecord, ...]
+    uncounted: tuple[Uncounted, ...]
 
 
 def check_properties(proof: RunProof, policy: Policy, lineage: Lineage) -> Properties:
@@ -50,16 +50,15 @@ def check_properties(proof: RunProof, policy: Policy, lineage: Lineage) -> Prope
     """
     rules = {rule.name: rule for rule in lineage.contract.properties}
     said: dict[str, list[tuple[KeyEntry, Property]]] = {name: [] for name in rules}
-    uncounted: list[ProofRecord] = []
+    uncounted: list[Uncounted] = []
     for record in proof.of_kind(Property):
         claim = cast(Property, record.statement)
+        entry = named_auditor(policy, record, claim.auditor)
+        if isinstance(entry, Uncounted):
+            uncounted.append(entry)
+            continue
         _check_claim(record, claim, rules.get(claim.name), lineage)
-        entry = named_auditor(policy, record)
-        if entry is None:
-            uncounted.append(record)
-        else:
-            check_operator(record, claim.auditor, entry)
-            said[claim.name].append((entry, claim))
+        said[claim.name].append((entry, claim))
     readings = tuple(_sum_up(rules[name], said[name], policy, lineage.trainer) for name in rules)
     return Properties(readings, tuple(uncounted))
 

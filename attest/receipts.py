@@ -10,10 +10,11 @@ from typing import cast
 
 from attest.check import hold, refuse
 from attest.errors import RefusedError
+from attest.keys import Role
 from attest.lineage import Lineage
 from attest.proof import ProofRecord, RunProof
 from attest.sample import commitment, sample_steps
-from attest.signers import check_operator, check_signed, named_auditor
+from attest.signers import Uncounted, check_signed, named_auditor
 from attest.statements import Audit, Intent, Nonce, Source
 from attest.trust import KeyEntry, Policy
 
@@ -25,11 +26,11 @@ MAX_DRAWN = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class IntentReading:
-    """Hold an intent; `entry` is None if the policy does not name its key."""
+    """Hold an intent; `entry` says why it does not count, where it does not."""
 
     record: ProofRecord
     intent: Intent
-    entry: KeyEntry | None
+    entry: KeyEntry | Uncounted
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,11 @@ class AuditReading:
 
 @dataclass(frozen=True, slots=True)
 class Receipts:
-    """Hold all intents, the audits by keys of the policy, and the records by other keys."""
+    """Hold all intents, the audits by keys of the policy, and the records that do not count."""
 
     intents: tuple[IntentReading, ...]
     audits: tuple[AuditReading, ...]
-    uncounted: tuple[ProofRecord, ...]
+    uncounted: tuple[Uncounted, ...]
 
 
 def check_receipts(proof: RunProof, policy: Policy, lineage: Lineage) -> Receipts:
@@ -66,46 +67,54 @@ def check_receipts(proof: RunProof, policy: Policy, lineage: Lineage) -> Receipt
     """
     intents = tuple(_intent(r, policy, lineage) for r in proof.of_kind(Intent))
     by_hash = {reading.record.hash: reading for reading in intents}
-    for record in proof.of_kind(Nonce):
-        _check_nonce(record, by_hash, lineage)
-    audits: list[AuditReading] = []
-    uncounted = [reading.record for reading in intents if reading.entry is None]
-    for record in proof.of_kind(Audit):
-        reading = _audit(record, policy, lineage, by_hash)
-        if reading is None:
-            uncounted.append(record)
-        else:
-            audits.append(reading)
-    return Receipts(intents, tuple(audits), tuple(uncounted))
+    readings = [_audit(r, policy, lineage, by_hash) for r in proof.of_kind(Audit)]
+    nonces = [_nonce(r, policy, lineage, by_hash) for r in proof.of_kind(Nonce)]
+    said = (*(reading.entry for reading in intents), *nonces, *readings)
+    return Receipts(
+        intents,
+        tuple(reading for reading in readings if isinstance(reading, AuditReading)),
+        tuple(found for found in said if isinstance(found, Uncounted)),
+    )
 
 
 def _intent(record: ProofRecord, policy: Policy, lineage: Lineage) -> IntentReading:
     intent = cast(Intent, record.statement)
+    entry = named_auditor(policy, record, intent.auditor)
+    if isinstance(entry, Uncounted):
+        return IntentReading(record, intent, entry)
     target = lineage.run if intent.about == "run" else lineage.contract_id
     hold(intent.target == target, "relevance", f"{record.where} is about another {intent.about}")
     # After the final record a nonce can be chosen to fit it.
     hold(record.index < lineage.final_record.index, "order", f"{record.where} lies after the final")
-    entry = named_auditor(policy, record)
-    if entry is not None:
-        check_operator(record, intent.auditor, entry)
     return IntentReading(record, intent, entry)
 
 
-def _check_nonce(record: ProofRecord, intents: dict[str, IntentReading], lineage: Lineage) -> None:
+def _nonce(
+    record: ProofRecord, policy: Policy, lineage: Lineage, intents: dict[str, IntentReading]
+) -> Uncounted | None:
+    """Check a revealed nonce; a key that the policy does not name may reveal anything."""
     nonce = cast(Nonce, record.statement)
     reading = intents.get(nonce.intent)
-    if reading is None or reading.entry is None:
+    if policy.find(record.signer, Role.AUDITOR) is None:
+        return Uncounted(record)
+    if reading is None:
         refuse("relevance", f"{record.where} reveals no intent that this proof can use")
+    if isinstance(reading.entry, Uncounted):
+        return Uncounted(record, f"reveals {reading.record.where}, which does not count")
     check_signed(record, {reading.entry.keyid: reading.entry.public})
     _check_commitment(record, reading, nonce.nonce)
     # Before the final record a known nonce lets the trainer choose a final with a clean sample.
     hold(lineage.final_record.index < record.index, "order", f"{record.where} precedes the final")
+    return None
 
 
 def _audit(
     record: ProofRecord, policy: Policy, lineage: Lineage, intents: dict[str, IntentReading]
-) -> AuditReading | None:
+) -> AuditReading | Uncounted:
     audit = cast(Audit, record.statement)
+    entry = named_auditor(policy, record, audit.auditor)
+    if isinstance(entry, Uncounted):
+        return entry
     hold(audit.run == lineage.run, "audit", f"{record.where} is of run {audit.run}")
     hold(
         audit.final == lineage.final_record.hash,
@@ -113,10 +122,6 @@ def _audit(
         f"{record.where} is of another final record, {audit.final}",
     )
     hold(lineage.final_record.index < record.index, "order", f"{record.where} precedes the final")
-    entry = named_auditor(policy, record)
-    if entry is None:
-        return None
-    check_operator(record, audit.auditor, entry)
     used = tuple(_source(record, source, intents) for source in audit.sources)
     _check_steps(record, audit, lineage)
     _check_outcome(record, audit, entry)
@@ -125,15 +130,16 @@ def _audit(
     )
     counted = audit.k if audit.sample != "chosen" else audit.counts.pass_
     lost = audit.counts.unattestable + audit.counts.withheld
+    operators = [i.entry.operator for i in used if isinstance(i.entry, KeyEntry)]
     return AuditReading(
         record=record,
         audit=audit,
         entry=entry,
         # Which steps were lost is not known here: all count against the sample.
         passed=max(0, counted - lost) if audit.sample != "chosen" else counted,
-        sampled=audit.sample == "intents" and fixed and all(i.entry for i in used),
+        sampled=audit.sample == "intents" and fixed and len(operators) == len(used),
         intents=tuple(reading.record for reading in used),
-        source_operators=frozenset(i.entry.operator for i in used if i.entry is not None),
+        source_operators=frozenset(operators),
     )
 
 

@@ -1,6 +1,7 @@
 """Who signed a record of a proof: exactly the right keys for its role, or a refusal."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from attest.check import hold, refuse
 from attest.envelope import verify_signatures
@@ -9,7 +10,22 @@ from attest.keys import Role
 from attest.proof import ProofRecord
 from attest.trust import KeyEntry, Policy
 
-__all__ = ["check_operator", "check_signed", "covering_key", "named_auditor", "signed_in_role"]
+__all__ = [
+    "Uncounted",
+    "check_operator",
+    "check_signed",
+    "covering_key",
+    "named_auditor",
+    "signed_in_role",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Uncounted:
+    """Hold a record that counts for nothing, and why; "" where the policy names no such key."""
+
+    record: ProofRecord
+    why: str = ""
 
 
 def check_signed(record: ProofRecord, keys: Mapping[str, bytes]) -> None:
@@ -43,16 +59,19 @@ def covering_key(policy: Policy, record: ProofRecord, keyid: str, role: Role) ->
     return entry
 
 
-def named_auditor(policy: Policy, record: ProofRecord) -> KeyEntry | None:
-    """Check an auditor's record; None if the policy has no such key at the record's index.
+def named_auditor(policy: Policy, record: ProofRecord, claimed: str) -> KeyEntry | Uncounted:
+    """Check an auditor's record that names its operator; first of all, whether it counts.
 
     A log serves many readers, and a status lists every auditor's records: those by auditors that
-    this policy does not know may be in a proof, count for nothing, and are said to.
+    this policy does not know at the record's index, or knows under another name, may be in a proof,
+    state anything, count for nothing, and are said to.
     """
     entry = policy.find(record.signer, Role.AUDITOR)
     if entry is None or not entry.covers(record.index):
-        return None
+        return Uncounted(record)
     check_signed(record, {entry.keyid: entry.public})
+    if claimed != entry.operator:
+        return Uncounted(record, f"says {claimed}, the policy gives its key to {entry.operator}")
     return entry
 
 

@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from unittest.mock import patch
 
@@ -77,7 +78,7 @@ def _tiled(kib: int, alg: str, tree: dict[str, jax.Array]) -> Contender:
     return Contender(f"{alg}_{kib}kib", f"tree_digest, {alg}, tiles of {kib} KiB", work)
 
 
-def _tiles_of(kib: int) -> object:
+def _tiles_of(kib: int) -> AbstractContextManager[object]:
     """Set the tile size, a constant of the format, for the time of a `with` block.
 
     The path of a tensor names its tile size here: layouts are remembered by path.

@@ -72,8 +72,11 @@ class Auditor:
         self._beside = overlaps(transcript.line)
         self._refuted: set[int] = set()
         self._linked = 0
-        self._first = self._draw_first()
-        self._unmoved = Unmoved(self.materials, self._first)
+        first = self._benches.of(transcript.attempts[1]).executor.initial_state(
+            self.materials.contract.seed
+        )
+        self._first_root = tree_digest(first, step=0, alg=self._alg).root.hex()
+        self._unmoved = Unmoved(self.materials, first)
 
     def close(self) -> None:
         """Release the checkpoints' threads."""
@@ -213,14 +216,10 @@ class Auditor:
         judge = PreliminaryJudge(bench, self._unmoved, alg=self._alg)
         return judge.judge(opened, signed.row, judged.result)
 
-    def _draw_first(self) -> State:
-        bench = self._benches.of(self._transcript.attempts[1])
-        return bench.executor.initial_state(self.materials.contract.seed)
-
     def _check_init(self) -> Check:
-        root = tree_digest(self._first, step=0, alg=self._alg).root.hex()
         match = self.match(self._transcript.attempts[1])
-        return check_init(root, self._transcript, self.materials.programs.init_kind, match)
+        kind = self.materials.programs.init_kind
+        return check_init(self._first_root, self._transcript, kind, match)
 
     def _final_state(self) -> State | None:
         reached = self._replay.state(self.materials.contract.steps)

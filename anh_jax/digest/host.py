@@ -166,7 +166,7 @@ def _hash_small(hashes: "_OneHashes", tiles: TileOrder, value: "jax.Array | NDAr
     if len(tiles.order) == 1:
         return hashes.tile(array.tobytes())
     bits = array.view(tiles.word).reshape(tiles.split).transpose(tiles.axes)
-    rows = tiles.rows.unpack(np.ascontiguousarray(bits))
+    rows = tiles.rows.unpack(np.ascontiguousarray(bits).data)
     digests = [hashes.tile(rows[place]) for place in tiles.order]
     while len(digests) > 1:
         pairs = zip(digests[::2], digests[1::2], strict=True)

@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,11 +29,9 @@ def trainers() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def workshop(trainers: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def workshop(trainers: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return the one contract of these tests, its programs compiled at their first use."""
-    made = trainers.Workshop(tmp_path_factory.mktemp("workshop"))
-    with made.auditing():
-        yield made
+    return trainers.Workshop(tmp_path_factory.mktemp("workshop"))
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +46,7 @@ def audited(trainers: ModuleType, workshop: Any) -> Callable[..., Any]:
 
     def audit(run: Any, *steps: int, transcript: Any = None, mesh: Any = None) -> Any:
         told = transcript or trainers.transcript(run)
-        with Auditor(run, told, mesh=mesh) as auditor:
+        with workshop.auditing(), Auditor(run, told, mesh=mesh) as auditor:
             return auditor.audit(steps)
 
     return audit

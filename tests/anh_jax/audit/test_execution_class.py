@@ -83,3 +83,33 @@ def test_claimed_weight_and_finite_flag_are_facts(honest, audited, trainers, oth
         line = dataclasses.replace(told.line, rows=tuple(changed))
         result = trainers.only(audited(honest, 4, transcript=dataclasses.replace(told, line=line)))
         assert result.outcome == "refuted" and result.words.startswith(words)
+
+
+def test_native_plan_is_never_refuted_by_mismatch(workshop, audited, trainers) -> None:
+    run = workshop.train(workshop.new_run("plan.kind=native"), trainers.LargerRate(1.0001))
+    result = trainers.only(audited(run, trainers.BAD))
+    assert result.outcome == "unattestable"
+    assert "the trainer's plan is native" in result.words
+
+
+def test_exact_init_is_judged_on_any_machine(cheat, audited, trainers, other_class) -> None:
+    class Stolen(trainers.Fault):
+        def initial_state(self, state, bench):
+            other = bench.executor.initial_state(99)
+            return {**state, "parameters": other["parameters"]}
+
+    assert audited(cheat(Stolen()), 12).init.verdict == "fail"
+
+
+def test_missing_state_root_is_refuted_where_the_policy_asks_for_one(
+    honest, audited, trainers, other_class
+) -> None:
+    told = trainers.transcript(honest)
+    rows = list(told.line.rows)
+    row = dataclasses.replace(rows[3].row, state_root=None)
+    rows[3] = dataclasses.replace(rows[3], row=row)
+    line = dataclasses.replace(told.line, rows=tuple(rows))
+    changed = dataclasses.replace(told, line=line)
+    result = trainers.only(audited(honest, 4, transcript=changed))
+    assert result.outcome == "refuted"
+    assert "state root: missing, where the digest policy asks for one" in result.words

@@ -12,6 +12,7 @@ from anh_jax.audit.preliminary import Opened, PreliminaryJudge
 from anh_jax.audit.replay import kept_copy
 from anh_jax.audit.results import StepResult
 from anh_jax.audit.unmoved import Unmoved
+from anh_jax.program.tree import from_leaves, leaves_of
 from anh_jax.workbench import MeshSizes
 
 STEP = 10
@@ -154,3 +155,14 @@ def test_copied_paths_and_counters_must_be_equal(judge, opened) -> None:
     ):
         result = judge(dataclasses.replace(opened, after={**opened.after, **change}))
         assert result.outcome == "refuted" and result.words.startswith(words)
+
+
+def test_no_path_of_the_state_can_change_unseen(judge, opened) -> None:
+    for path, leaf in leaves_of(opened.after).items():
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or leaf.dtype == jnp.uint32:
+            continue  # copied paths and counters: the test above
+        values = np.array(leaf)
+        values.flat[0] += np.float32(1e-3)
+        leaves = {**leaves_of(opened.after), path: jnp.asarray(values)}
+        changed = dataclasses.replace(opened, after=from_leaves(leaves))
+        assert judge(changed).outcome == "refuted", path

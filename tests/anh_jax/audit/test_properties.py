@@ -33,9 +33,7 @@ def test_statements_name_the_verified_state_and_fit_the_clients_rule(
 ) -> None:
     told, contract = trainers.transcript(honest), workshop.materials.contract
     for correct in range(0, 360, 7):
-        (said,) = property_statements(
-            contract, told, Counts(correct, 359, 0.5), auditor="acme"
-        )
+        (said,) = property_statements(contract, told, Counts(correct, 359, 0.5), auditor="acme")
         assert said.state_root == told.final.state_root
         assert said.final == told.final_record
         assert _fits(said)

@@ -23,7 +23,8 @@ def replay(trainers, workshop):
             opened.append(kept)
         return Replay(told, Benches(workshop.read(run), told.genesis), kept)
 
-    yield make
+    with workshop.auditing():
+        yield make
     for kept in opened:
         kept.close()
 

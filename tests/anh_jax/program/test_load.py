@@ -276,3 +276,15 @@ def test_the_named_copy_runs_alike_and_a_foreign_one_is_refused(
         load_program(foreign, mesh)
     with pytest.raises(ProgramError, match="named copy: the bytes are not"):
         load_program(dataclasses.replace(stored, named=b"names"), mesh)
+
+
+def test_arguments_are_checked_again_whenever_they_change(mlp_programs, digits_batch, mesh, state):
+    gradient = load_program(mlp_programs.stored["gradient"], mesh)
+    seen, batch = gradient_part(state), digits_batch(12)
+    first = gradient(seen, batch, state["key"])
+    for _ in range(2):
+        with pytest.raises(ProgramError, match="weight"):
+            gradient(seen, {**batch, "weight": batch["weight"].astype(np.float16)}, state["key"])
+        with pytest.raises(ProgramError, match="expected an array"):
+            gradient({**seen, "step": 1}, batch, state["key"])
+        assert same_bits(gradient(seen, batch, state["key"]), first)

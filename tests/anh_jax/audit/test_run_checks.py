@@ -1,0 +1,81 @@
+"""Checks of a run as a whole: what passes, what fails, and what cannot be judged here."""
+
+import dataclasses
+
+import pytest
+
+from anh_jax.audit.auditor import Auditor
+from anh_jax.audit.benches import Benches
+from anh_jax.audit.run_checks import check_export, check_init, check_line
+from anh_jax.errors import ProgramError
+from anh_jax.stated_class import ClassMatch
+from attest.statements import ExportedFile, Line
+
+HERE = ClassMatch("")
+ELSEWHERE = ClassMatch("another execution class: threads")
+
+
+@pytest.fixture(scope="module")
+def told(honest, trainers):
+    return trainers.transcript(honest)
+
+
+@pytest.fixture(scope="module")
+def parameters(honest, trainers, workshop):
+    with workshop.auditing(), Auditor(honest, trainers.transcript(honest)) as auditor:
+        return auditor._final_state()["parameters"]
+
+
+def test_equal_state_0_passes_anywhere(told) -> None:
+    root = told.genesis.state_root
+    for kind in ("exact", "class"):
+        assert check_init(root, told, kind, ELSEWHERE).verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    "kind, stated, match, verdict",
+    [
+        ("exact", "exact", ELSEWHERE, "fail"),
+        ("exact", "class", ELSEWHERE, "fail"),
+        ("class", "exact", ELSEWHERE, "fail"),
+        ("class", "class", HERE, "fail"),
+        ("class", "class", ELSEWHERE, "not checked"),
+    ],
+)
+def test_other_state_0_fails_unless_init_may_round(
+    told, kind: str, stated: str, match: ClassMatch, verdict: str
+) -> None:
+    genesis = dataclasses.replace(told.genesis, init=stated)
+    found = check_init("0" * 64, dataclasses.replace(told, genesis=genesis), kind, match)
+    assert found.verdict == verdict
+
+
+def test_export_names_exactly_the_file_that_the_rule_makes(told, parameters) -> None:
+    assert check_export(parameters, told).verdict == "pass"
+    (named,) = told.final.files
+
+    def with_files(*files: ExportedFile):
+        return dataclasses.replace(told, final=dataclasses.replace(told.final, files=files))
+
+    swapped = dataclasses.replace(named, sha256="0" * 64)
+    assert check_export(parameters, with_files(swapped)).verdict == "fail"
+    other = ExportedFile("weights.bin", named.sha256)
+    assert check_export(parameters, with_files(named, other)).verdict == "fail"
+    assert check_export(parameters, with_files()).verdict == "not checked"
+    assert check_export(None, told).verdict == "not checked"
+
+
+def test_line_has_the_promised_length_and_ends_in_the_final_state(told, trainers) -> None:
+    assert check_line(told, steps=trainers.STEPS).verdict == "pass"
+    assert check_line(told, steps=trainers.STEPS + 1).verdict == "fail"
+    longer = Line(told.final.line.count + 1, told.final.line.root)
+    for change in ({"line": longer, "steps": told.final.steps + 1}, {"state_root": "0" * 64}):
+        final = dataclasses.replace(told.final, **change)
+        found = check_line(dataclasses.replace(told, final=final), steps=trainers.STEPS)
+        assert found.verdict == "fail"
+
+
+def test_contract_that_genesis_does_not_name_is_refused(honest, told, workshop) -> None:
+    genesis = dataclasses.replace(told.genesis, contract="0" * 64)
+    with pytest.raises(ProgramError, match="genesis names 0000"):
+        Benches(workshop.read(honest), genesis)
