@@ -143,7 +143,7 @@ class Attest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     digest: Annotated[
         str,
         Meta(
-            pattern=r"^every [1-9][0-9]{0,14}$",
+            pattern=r"^every [1-9][0-9]{0,8}$",
             description="State digest policy, 'every N': every N steps and at the last.",
         ),
     ] = "every 1"

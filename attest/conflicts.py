@@ -8,7 +8,7 @@ from attest.envelope import Envelope, verify_signatures
 from attest.errors import FormatError, RefusedError
 from attest.keys import Role, keyid
 from attest.lineage import Lineage
-from attest.proof import ProofRecord, RunProof
+from attest.proof import RunProof
 from attest.signers import Uncounted, check_signed
 from attest.statements import (
     Attempt,

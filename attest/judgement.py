@@ -7,18 +7,20 @@ from attest.inclusion import ProvenRecords
 from attest.level import Level
 from attest.lineage import Lineage
 from attest.omissions import Omissions
-from attest.proof import ProofRecord
 from attest.properties import Properties, PropertyReading
 from attest.receipts import AuditReading, Receipts
 from attest.sample import miss_probability, single_escape
+from attest.signers import Uncounted
 from attest.statements import Audit
-from attest.trust import Policy, PropertyDemand
+from attest.trust import KeyEntry, Policy, PropertyDemand
 from attest.verdict import AuditLine, Coverage, Verdict
 
 __all__ = ["Findings", "judge"]
 
 # Two, so that one auditor's error or lie is not enough.
 REPRODUCERS = 2
+# So many records that do not count are named; of more, only their number is said.
+_NAMED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Findings:
     receipts: Receipts
     properties: Properties
     omissions: Omissions
-    uncounted: tuple[ProofRecord, ...]
+    uncounted: tuple[Uncounted, ...]
     history: str
     artifact: str
 
@@ -43,7 +45,7 @@ def judge(found: Findings, policy: Policy) -> Verdict:
         for reading in sorted(found.receipts.audits, key=lambda r: r.record.index)
     )
     counting = [line for line in lines if not line.shortfall]
-    reproducers = _reproducers(found)
+    reproducers = _reproducers(found, policy)
     level = _level(found, policy, counting, reproducers)
     auditors = {
         Level.SAMPLED: {line.operator for line in counting},
@@ -52,7 +54,7 @@ def judge(found: Findings, policy: Policy) -> Verdict:
     demand = policy.require
     unmet = [] if level >= demand.level else [f"the level is {level.text}"]
     readings = {reading.name: reading for reading in found.properties.readings}
-    unmet += [f for d in demand.properties if (f := _unmet(d, readings.get(d.name)))]
+    unmet += [f for d in demand.properties if (f := _unmet(d, readings.get(d.name), found))]
     return Verdict(
         level=level,
         own=policy.operators() <= {lineage.trainer},
@@ -70,11 +72,11 @@ def judge(found: Findings, policy: Policy) -> Verdict:
         witness_time=head.time(other_than=lineage.trainer),
         auditors=tuple(sorted(auditors.get(level, set()))),
         audits=lines,
-        coverage=_coverage(found, policy, counting, level),
+        coverage=_coverage(found, policy, lines, level),
         properties=found.properties.readings,
         artifact=found.artifact,
         checked=_checked(found),
-        doubts=_doubts(found),
+        doubts=_doubts(found, policy),
         required=", ".join([demand.level.text, *(d.name for d in demand.properties)]),
         unmet=tuple(unmet),
     )
@@ -87,7 +89,7 @@ def _level(
     if len(witnesses) < policy.quorum:
         return Level.LOGGED
     # What the prover leaves out could be the audit that refutes the run.
-    if found.omissions.unchecked or _unanswered(found):
+    if found.omissions.unchecked or _unanswered(found, policy):
         return Level.WITNESSED
     if len(reproducers) >= REPRODUCERS:
         return Level.REPRODUCED
@@ -114,17 +116,19 @@ def _line(reading: AuditReading, found: Findings, policy: Policy) -> AuditLine:
 
 def _shortfall(reading: AuditReading, found: Findings, policy: Policy) -> str:
     """Say why an audit does not make a run sampled; "" if it does."""
-    audit, trainer = reading.audit, found.lineage.trainer
+    audit, own = reading.audit, _own(found, policy)
     # An auditor chosen by the trainer, or a sample that the trainer could foresee.
-    if reading.entry.operator == trainer or audit.sample == "self":
+    if reading.entry.operator == found.lineage.trainer or audit.sample == "self":
         return "self-sampled"
+    if reading.entry.operator in own:
+        return "its auditor is the contract's author, who may be the trainer"
     if audit.sample == "chosen":
         return "steps were chosen"
     if audit.method == "preliminary":
         return "preliminary"
     if not reading.sampled:
         return "its sources are not those of the policy"
-    if all(operator == trainer for operator in reading.source_operators):
+    if reading.source_operators <= own:
         return "self-sampled"
     if any(intent.index in found.omissions.burnt for intent in reading.intents):
         return "its nonce served an earlier final record"
@@ -133,17 +137,31 @@ def _shortfall(reading: AuditReading, found: Findings, policy: Policy) -> str:
     # Whoever withholds chooses which: the sample is no sample any more.
     if audit.counts.withheld:
         return "steps were withheld"
+    if count := audit.counts.unattestable:
+        return f"{_steps(count)} could not be judged: the trainer's class decided which"
     least = min(policy.numerics.min_k, found.lineage.contract.steps)
     return f"fewer than {least:,} sampled steps passed" if reading.passed < least else ""
 
 
-def _reproducers(found: Findings) -> set[str]:
+def _own(found: Findings, policy: Policy) -> frozenset[str]:
+    """Return the operators who are, or may be, the trainer.
+
+    Who the trainer is, is his own word unless the policy names run keys or the run; the contract's
+    author, whom every policy names, might then train under another name.
+    """
+    lineage = found.lineage
+    if lineage.trainer_named or lineage.run in policy.runs:
+        return frozenset({lineage.trainer})
+    return frozenset({lineage.trainer, lineage.author})
+
+
+def _reproducers(found: Findings, policy: Policy) -> set[str]:
     """Return the foreign operators who computed every step again, bit for bit."""
     lineage = found.lineage
     return {
         reading.entry.operator
         for reading in found.receipts.audits
-        if reading.entry.operator != lineage.trainer
+        if reading.entry.operator not in _own(found, policy)
         and reading.audit.method == "exact"
         and reading.audit.counts.pass_ == lineage.contract.steps
         and not reading.audit.counts.unattestable
@@ -165,14 +183,24 @@ def _bit_equal(audit: Audit) -> bool:
     )
 
 
-def _unanswered(found: Findings) -> list[str]:
-    """List foreign auditors who announced an audit of this run and gave no receipt."""
-    answered = {reading.entry.keyid for reading in found.receipts.audits}
+def _unanswered(found: Findings, policy: Policy) -> list[str]:
+    """List foreign auditors who announced an audit of this run and did not give that one.
+
+    Of one key's intents only the first can draw a sample: a receipt for it answers them all.
+    """
+    first: dict[str, str] = {}
+    for reading in found.receipts.intents:
+        first.setdefault(reading.record.signer, reading.record.hash)
+    answered = {
+        reading.entry.keyid
+        for reading in found.receipts.audits
+        if _answers(reading, first.get(reading.entry.keyid), policy)
+    }
     return sorted(
         {
             reading.entry.operator
             for reading in found.receipts.intents
-            if reading.entry is not None
+            if isinstance(reading.entry, KeyEntry)
             and reading.entry.operator != found.lineage.trainer
             and reading.entry.keyid not in answered
             and reading.record.index not in found.omissions.burnt
@@ -180,11 +208,28 @@ def _unanswered(found: Findings) -> list[str]:
     )
 
 
-def _coverage(found: Findings, policy: Policy, counting: list[AuditLine], level: Level) -> Coverage:
+def _answers(reading: AuditReading, intent: str | None, policy: Policy) -> bool:
+    """Say whether an audit is the one that its key's intent announced: no chosen steps, no guess.
+
+    Where the policy lists the sources, the audit that they draw is.
+    """
+    audit = reading.audit
+    if audit.sample == "chosen" or audit.method != "exact":
+        return False
+    drawn = bool(policy.sources) and reading.sampled
+    return drawn or any(source.intent == intent for source in audit.sources)
+
+
+def _coverage(
+    found: Findings, policy: Policy, lines: tuple[AuditLine, ...], level: Level
+) -> Coverage:
     """Take the best sample that counts; below `sampled` no step counts as checked."""
     steps = found.lineage.contract.steps
-    passed = max((line.passed for line in counting), default=0) if level >= Level.SAMPLED else 0
-    passed = steps if level is Level.REPRODUCED else passed
+    if level < Level.SAMPLED:
+        passed, lost = 0, max((line.unattestable + line.withheld for line in lines), default=0)
+    else:
+        passed = max((line.passed for line in lines if not line.shortfall), default=0)
+        passed, lost = (steps if level is Level.REPRODUCED else passed), 0
     fraction = policy.numerics.bad_fraction
     tries = found.omissions.tries
     return Coverage(
@@ -194,16 +239,20 @@ def _coverage(found: Findings, policy: Policy, counting: list[AuditLine], level:
         tries=tries,
         miss=min(1.0, miss_probability(steps, fraction, passed) * max(1, tries)),
         escape=single_escape(steps, passed),
+        lost=lost,
     )
 
 
-def _unmet(demand: PropertyDemand, reading: PropertyReading | None) -> str:
+def _unmet(demand: PropertyDemand, reading: PropertyReading | None, found: Findings) -> str:
     if reading is None:
         return f"the contract has no property {demand.name}"
     if reading.state not in ("asserted", "validated"):
         return f"property {demand.name} is {reading.state}"
     if len(reading.validators) < demand.operators:
         return f"property {demand.name} is met for {len(reading.validators)} foreign operators"
+    # What the prover leaves out could be the record by which it is not met.
+    if found.omissions.unchecked:
+        return f"property {demand.name} may be denied by a record left out: omissions not checked"
     return ""
 
 
@@ -215,7 +264,7 @@ def _checked(found: Findings) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _doubts(found: Findings) -> tuple[str, ...]:
+def _doubts(found: Findings, policy: Policy) -> tuple[str, ...]:
     omissions = found.omissions
     doubts = [f"omissions not checked: {omissions.unchecked}"] if omissions.unchecked else []
     doubts += [f"history not checked: {found.history}"] if found.history else []
@@ -224,11 +273,24 @@ def _doubts(found: Findings) -> tuple[str, ...]:
             "the trainer's operator is the trainer's own word: the policy names no run key"
         )
     doubts += [
-        f"{operator} announced an audit and gave no receipt" for operator in _unanswered(found)
+        f"{operator} announced an audit and gave no receipt"
+        for operator in _unanswered(found, policy)
     ]
     if omissions.key_events:
         doubts.append(f"{omissions.key_events} key events under the contract were not read")
-    doubts += [
-        f"not counted: {record.where}, by a key not of the policy" for record in found.uncounted
-    ]
-    return tuple(doubts)
+    return (*doubts, *_uncounted(found))
+
+
+def _uncounted(found: Findings) -> list[str]:
+    unnamed = [each.record.where for each in found.uncounted if not each.why]
+    doubts = [f"not counted: {e.record.where} {e.why}" for e in found.uncounted if e.why]
+    if unnamed:
+        records = f"{len(unnamed):,} record{'' if len(unnamed) == 1 else 's'}"
+        more = ", ..." if len(unnamed) > _NAMED else ""
+        names = ", ".join(unnamed[:_NAMED])
+        doubts.append(f"not counted: {records} by keys not of the policy: {names}{more}")
+    return doubts
+
+
+def _steps(count: int) -> str:
+    return f"{count:,} step{'' if count == 1 else 's'}"

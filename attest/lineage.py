@@ -46,6 +46,11 @@ class Lineage:
     trainer_named: bool
 
     @property
+    def author(self) -> str:
+        """Return the operator who published the contract; the policy names the author's key."""
+        return cast(ContractStatement, self.contract_record.statement).author
+
+    @property
     def run(self) -> str:
         """Return the run id: the record hash of genesis."""
         return self.genesis.hash

@@ -118,10 +118,12 @@ def _check_listed(proven: ProvenRecords, status: Status, lineage: Lineage) -> No
     proof = proven.proof
     intents = {"run": set[int](), "contract": set[int]()}
     for record in proof.of_kind(Intent):
-        intents[cast(Intent, record.statement).about].add(record.index)
-    # An intent on the contract logged after the final record has nothing to do with this run.
+        if record.index < final:
+            intents[cast(Intent, record.statement).about].add(record.index)
+    # An intent logged after the final record announces nothing of this run; anybody can log one.
+    early = {i for i in own.intents if i < final}
     shared = {i for i in status.contract_intents if i < final}
-    _compare("intent", own.intents, intents["run"])
+    _compare("intent", early, intents["run"])
     _compare("intent on the contract", shared, intents["contract"])
     lists: tuple[tuple[type[Statement], Iterable[int]], ...] = (
         (Audit, own.audits),

@@ -45,7 +45,8 @@ class Coverage:
     """Hold both probabilities of a lie passing, from the best sample that counts.
 
     `miss`: a run of which the policy's fraction of steps is bad passes the sample, times `tries`
-    (0: not counted), at most 1. `escape`: one single bad step is not in the sample.
+    (0: not counted), at most 1. `escape`: one single bad step is not in the sample. Where `lost`
+    drawn steps did not pass, the sample is none and no probability is printed.
     """
 
     steps: int
@@ -54,9 +55,17 @@ class Coverage:
     tries: int
     miss: float
     escape: float
+    lost: int = 0
 
     def text(self) -> tuple[str, str]:
         """Return the two lines that are always printed together."""
+        if self.lost:
+            # Which steps these are was no chance: the formula for a random sample does not hold.
+            noun = "step" if self.lost == 1 else "steps"
+            return (
+                f"{self.passed:,} of {self.steps:,} steps count as checked",
+                f"no probability is stated: {self.lost:,} drawn {noun} did not pass",
+            )
         if self.tries:
             tries = f"{self.tries:,} {'try' if self.tries == 1 else 'tries'}"
         else:
@@ -140,7 +149,7 @@ class Verdict:
             "witnesses": list(self.witnesses),
             "witnessTime": self.witness_time,
             "audits": [_fields(line) for line in self.audits],
-            "coverage": _fields(self.coverage),
+            "coverage": _coverage(self.coverage),
             "properties": [_fields(reading) for reading in self.properties],
             "artifact": self.artifact,
             "checked": list(self.checked),
@@ -181,6 +190,10 @@ def percent(p: float) -> str:
     """Write a probability in per cent, three digits, rounded up: never less than it is."""
     value = (Decimal(repr(p)) * 100).normalize(_THREE_DIGITS)
     return f"{value:f} %" if value == 0 or value >= Decimal("0.0001") else f"{value:e} %"
+
+
+def _coverage(coverage: Coverage) -> dict[str, object]:
+    return _fields(coverage) | ({"miss": None, "escape": None} if coverage.lost else {})
 
 
 def _property(reading: PropertyReading) -> str:

@@ -169,8 +169,9 @@ def _coverage(audited: Audited) -> tuple[str, ...]:
     if _self_sampled(audited) or audited.sample.kind == "chosen" or _preliminary(audited):
         return ("no step counts as checked for others: no probability is stated",)
     counts = count(audited.findings.results)
-    passed = max(0, audited.sample.k - counts["unattestable"] - counts["withheld"])
-    total = audited.total
+    total, lost = audited.total, sum(counts.values()) - counts["pass"]
+    # The drawn steps alone: those always added are no part of the sample.
+    passed = max(0, audited.sample.k - lost)
     return Coverage(
         steps=total,
         passed=passed,
@@ -178,6 +179,7 @@ def _coverage(audited: Audited) -> tuple[str, ...]:
         tries=0,
         miss=miss_probability(total, _BAD_FRACTION, passed),
         escape=single_escape(total, passed),
+        lost=lost,
     ).text()
 
 

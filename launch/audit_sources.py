@@ -17,6 +17,7 @@ from launch.auditor_home import audits_folder, find_nonce
 from launch.auditor_name import AuditorName
 from launch.errors import CommandError
 from launch.logged_run import Announced, LoggedIntent
+from launch.revelation import keep_revelation
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +34,15 @@ def find_sources(
     """Return the sources of a drawn sample; none where the auditor announced nothing himself.
 
     Where other sources of the policy have not revealed yet, the auditor's own nonce is logged for
-    them. Raises CommandError then, and where a source announced nothing before the final record.
+    them. Raises CommandError then, and where a source announced nothing before the final record;
+    EquivocationError where the own nonce is revealed for another final record already.
     """
     wanted = {who.key.keyid} if policy is None else policy.sample_sources(who.key.keyid)
     own = announced.first_by(who.key.keyid)
     if own is None and wanted == {who.key.keyid}:
         return ()
     intents = [_intent(announced, keyid, policy) for keyid in sorted(wanted)]
-    revealing = None if own is None else _Revealing(own, _own_nonce(own))
+    revealing = None if own is None else _Revealing(own, _own_nonce(own, log, announced))
     sources: list[Source] = []
     waiting: list[LoggedIntent] = []
     for found in intents:
@@ -73,13 +75,17 @@ def _intent(announced: Announced, keyid: str, policy: Policy | None) -> LoggedIn
     )
 
 
-def _own_nonce(own: LoggedIntent) -> bytes:
+def _own_nonce(own: LoggedIntent, log: LocalLog, announced: Announced) -> bytes:
+    """Return the nonce, which from now on is for the log's final record and for no other."""
     nonce = find_nonce(own.record)
     if nonce is None or commitment(nonce).hex() != own.intent.commitment:
         raise CommandError(
             f"{audits_folder()}: does not hold the nonce of your intent at index {own.index}; "
             "bring it from where you announced it, or name steps with --steps"
         )
+    if announced.final_index is None:
+        raise CommandError("the log holds no final record of the run; its last step comes first")
+    keep_revelation(own.record, log.entry(announced.final_index))
     return nonce
 
 
