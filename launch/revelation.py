@@ -40,7 +40,7 @@ def _check_same(intent: str, first: Envelope, second: Envelope) -> None:
     if first.record_hash() == second.record_hash():
         return
     path = audits_folder() / f"{intent}.two-finals.json"
-    document = {
+    document: dict[str, canonical.JSON] = {
         "first": base64.b64encode(first.to_bytes()).decode(),
         "intent": intent,
         "kind": "final equivocation",

@@ -58,7 +58,7 @@ SHORT: dict[str, tuple[dict[str, Any], str]] = {
     "a step withheld": ({"steps": 20, "counts": Counts(20, 0, 0, 1)}, "steps were withheld"),
     "many unattestable": (
         {"steps": 21, "counts": Counts(10, 0, 11, 0)},
-        "fewer than 10 sampled steps passed",
+        "11 steps could not be judged: the trainer's class decided which",
     ),
 }
 
@@ -73,12 +73,42 @@ def test_audit_that_falls_short_makes_no_sample(tale: ModuleType, name: str) -> 
     assert (verdict.coverage.miss, verdict.coverage.escape) == (1.0, 1.0)
 
 
-def test_unattestable_steps_are_not_covered(tale: ModuleType) -> None:
-    verdict = audited(tale, steps=21, counts=Counts(15, 0, 6, 0)).verify()
-    assert verdict.level is Level.SAMPLED
-    assert verdict.coverage.passed == 14
-    assert verdict.coverage.escape == pytest.approx(1 - 14 / 1000)
-    assert "6 unattestable, not covered" in verdict.text()
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": 21, "counts": Counts(20, 0, 1, 0)}, "1 step could not be judged"),
+        ({"steps": 21, "counts": Counts(15, 0, 6, 0)}, "6 steps could not be judged"),
+        ({"steps": 18, "counts": Counts(18, 0, 0, 3)}, "steps were withheld"),
+    ],
+)
+def test_sample_of_which_a_step_did_not_pass_has_no_probability(
+    tale: ModuleType, changes: dict[str, Any], words: str
+) -> None:
+    verdict = audited(tale, **changes).verify()
+    lost = changes["counts"].unattestable + changes["counts"].withheld
+    assert verdict.level is Level.WITNESSED
+    assert verdict.audits[0].passed == 20 - lost
+    assert verdict.audits[0].shortfall.startswith(words)
+    assert f"{20 - lost} of 20 steps passed" in verdict.text()
+    assert f"no probability is stated: {lost} drawn step" in verdict.text()
+    assert "p =" not in verdict.text()
+    coverage: Any = verdict.to_json()["coverage"]
+    assert (coverage["miss"], coverage["escape"]) == (None, None)
+
+
+def test_probability_is_of_the_audit_that_passed_whole(tale: ModuleType) -> None:
+    story = audited(tale, steps=21, counts=Counts(15, 0, 6, 0))
+    story.drop_last()
+    story.drop_last()
+    story.drop_last()
+    story.tell_intent("globex")
+    story.tell_final()
+    story.tell_audit("acme", steps=21, counts=Counts(15, 0, 6, 0))
+    story.tell_audit("globex")
+    story.tell_status()
+    verdict = story.verify()
+    assert (verdict.auditors, verdict.coverage.passed) == (("globex",), 20)
+    assert verdict.coverage.escape == pytest.approx(1 - 20 / 1000)
 
 
 def test_least_k_is_at_most_all_steps(tale: ModuleType) -> None:
@@ -119,19 +149,30 @@ def test_sample_whose_only_source_is_the_trainers_is_self_sampled(tale: ModuleTy
     assert story.verify(policy=policy).audits[0].shortfall == "self-sampled"
 
 
-def test_announced_audit_without_a_receipt_is_a_failed_audit(tale: ModuleType) -> None:
-    story = tale.Story()
-    story.open()
+@pytest.mark.parametrize("how", ["named", "pinned", "own word"])
+def test_contracts_author_audits_nobody_who_names_himself(tale: ModuleType, how: str) -> None:
+    base = tale.policy(without=() if how == "named" else ("lab",))
+    keys = tuple(
+        replace(e, operator="acme") if e.public == tale.key("owner").public else e
+        for e in base.keys
+    )
+    story = tale.Story(steps=30, k=30)
+    story.tell_contract(author="acme")
+    story.tell_genesis()
+    story.tell_attempt()
     story.tell_intent("acme")
-    story.tell_intent("globex")
     story.tell_final()
-    story.tell_audit("acme")
+    story.tell_audit("acme", **ALL)
+    story.tell_audit("globex", sources=(), sample="chosen", **ALL)
     story.tell_status()
-    verdict = story.verify()
-    assert verdict.level is Level.WITNESSED
-    assert "globex announced an audit and gave no receipt" in verdict.doubts
-    # Whom the policy does not name cannot spoil it.
-    assert story.verify(policy=tale.policy(without=("globex",))).level is Level.SAMPLED
+    runs = (story.run,) if how == "pinned" else ()
+    verdict = story.verify(policy=replace(base, keys=keys, runs=runs))
+    level = Level.WITNESSED if how == "own word" else Level.REPRODUCED
+    assert verdict.level is level
+    assert any("the trainer's own word" in doubt for doubt in verdict.doubts) is (how != "named")
+    if how == "own word":
+        shortfall = "its auditor is the contract's author, who may be the trainer"
+        assert verdict.audits[0].shortfall == shortfall
 
 
 def test_nonce_that_served_an_earlier_final_is_no_source(tale: ModuleType) -> None:

@@ -119,7 +119,17 @@ def test_log_that_shows_other_entries_than_it_signs_gets_no_status(lab: ModuleTy
     assert len(log.envelopes) == size
     with pytest.raises(RefusedError) as refusal:
         status(log, trainer.contract.id, lab.key("watch"), "watchers")
-    assert refusal.value.check == "root"
+    assert refusal.value.check == ("root" if change == "swap" else "duplicate record")
+
+
+def test_genesis_told_again_does_not_begin_the_run_anew(lab: ModuleType):
+    trainer = lab.Lab()
+    opening, final = trainer.opening(), trainer.final(3)
+    audit = trainer.audit("acme", final)
+    log = Shown(lab, [*opening, *trainer.train(1, 1, 3), final, audit, trainer.genesis])
+    with pytest.raises(RefusedError) as refusal:
+        status(log, trainer.contract.id, lab.key("watch"), "watchers")
+    assert refusal.value.check == "duplicate record"
 
 
 def test_log_that_withholds_its_last_entry_gets_no_status(lab: ModuleType):

@@ -108,9 +108,24 @@ def test_asserted_property_is_enough_only_where_no_operator_is_asked_for(
     story.open()
     story.tell_final()
     story.tell_property("lab-audit")
+    story.tell_status()
     for operators, code in ((0, 0), (1, 1)):
         require = Requirement(Level.LOGGED, (PropertyDemand("accuracy", operators),))
         assert story.verify(policy=tale.policy(require=require)).exit_code == code
+
+
+def test_property_is_not_met_while_a_denial_could_be_left_out(tale: ModuleType) -> None:
+    story = tale.honest()
+    for operators in (0, 1):
+        require = Requirement(Level.LOGGED, (PropertyDemand("accuracy", operators),))
+        policy = tale.policy(require=require)
+        assert story.verify(policy=policy).exit_code == 0
+        verdict = story.verify(story.proof_but("status", sizes=()), policy=policy)
+        assert verdict.exit_code == 1
+        (words,) = verdict.unmet
+        assert words == (
+            "property accuracy may be denied by a record left out: omissions not checked"
+        )
 
 
 def test_verdict_as_json_says_the_same(tale: ModuleType) -> None:

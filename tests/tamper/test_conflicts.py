@@ -83,13 +83,22 @@ def test_conflict_signed_by_a_named_reporter_refuses_the_run(
     refused("conflict", with_conflict(story, first, second, reporter))
 
 
-def test_steps_of_attempts_too_many_to_list_are_taken_as_signed(tale: ModuleType, refused) -> None:
+@pytest.mark.parametrize("signer", ["worker-1", "stranger"])
+def test_steps_of_attempts_too_many_to_list_are_not_shown_by_a_stranger(
+    tale: ModuleType, refused, signer: str
+) -> None:
     story = tale.Story()
     story.open()
     for number in range(2, 10):
         story.tell_attempt(number=number)
     story.tell_final()
-    refused("conflict", with_conflict(story, *pair(tale, story, "step")))
+    steps = pair(tale, story, "step", signer)
+    doubts = with_conflict(story, *steps).verify().doubts
+    words = "not shown: the keys of its attempt are not in the proof"
+    assert f"not counted: conflict at index {story.at['conflict']} {words}" in doubts
+    story.drop_last()
+    story.drop_last()
+    refused("conflict", with_conflict(story, *steps, "court"))
 
 
 def test_conflict_left_out_is_refused(tale: ModuleType, refused) -> None:

@@ -40,7 +40,7 @@ def full_story(tale: ModuleType) -> Any:
     story.tell_final()
     story.tell_nonce("acme")
     story.tell_audit("acme")
-    story.tell_audit("globex", sources=(), init="not checked")
+    story.tell_audit("globex", init="not checked")
     story.tell_audit("stranger", sources=(), signer="stranger")
     story.tell_property("acme")
     first, second = (story.entry(story.at[name]) for name in ("attempt-1", "final"))

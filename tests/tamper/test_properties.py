@@ -42,6 +42,15 @@ def test_property_told_wrong_is_refused(tale: ModuleType, refused, name: str) ->
     refused("property", story, story.proof_and("property acme"))
 
 
+@pytest.mark.parametrize("name", WRONG)
+def test_property_told_wrong_by_a_stranger_is_not_counted(tale: ModuleType, name: str) -> None:
+    story = evaluated(tale, "stranger", **WRONG[name])
+    story.tell_property("acme")
+    verdict = story.verify(story.proof_of(range(6)))
+    assert verdict.properties[0].state == "validated"
+    assert any("property at index 4" in doubt for doubt in verdict.doubts)
+
+
 def test_property_logged_before_the_final_is_refused(tale: ModuleType, refused) -> None:
     whole, story = evaluated(tale), tale.Story()
     story.open()

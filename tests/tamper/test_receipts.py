@@ -67,14 +67,45 @@ def test_receipt_logged_before_the_final_is_refused(tale: ModuleType, refused, n
     refused("order", story, story.proof_and(f"{name} acme"))
 
 
-@pytest.mark.parametrize("who", ["acme", "stranger"])
 @pytest.mark.parametrize("about", ["run", "contract"])
-def test_late_intent_is_refused(tale: ModuleType, refused, who: str, about: str) -> None:
+def test_late_intent_is_refused(tale: ModuleType, refused, about: str) -> None:
     story = tale.Story()
     story.open()
     story.tell_final()
-    story.tell_intent(who, about=about)
-    refused("order", story, story.proof_and(f"intent {who}"))
+    story.tell_intent("acme", about=about)
+    refused("order", story, story.proof_and("intent acme"))
+    # Whom the policy does not name may announce what he likes.
+    assert story.verify(story.proof_and("intent acme"), policy=tale.policy(without=("acme",)))
+
+
+NONSENSE: dict[str, dict[str, Any]] = {
+    "of another final": {"final": "a" * 64},
+    "of no sample": {"k": 1000, "steps": 1, "counts": Counts(1, 0, 0, 0)},
+    "a refutation": {"counts": Counts(STEPS - 1, 1, 0, 0)},
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_nonsense_by_a_key_the_policy_does_not_name_is_counted_and_ignored(
+    tale: ModuleType, name: str
+) -> None:
+    story = audited(tale)
+    story.tell_audit("stranger", sources=("acme",), **NONSENSE[name])
+    story.tell_status()
+    verdict = story.verify()
+    assert verdict.level.text == "sampled"
+    where = f"audit at index {story.at['audit stranger']}"
+    assert f"not counted: 1 record by keys not of the policy: {where}" in verdict.doubts
+
+
+def test_many_records_by_unnamed_keys_are_told_by_their_number(tale: ModuleType) -> None:
+    story = audited(tale)
+    for number in range(10):
+        story.tell_audit("stranger", sources=(), name=f"audit {number}", k=number + 1)
+    doubts = [doubt for doubt in story.verify().doubts if doubt.startswith("not counted")]
+    assert len(doubts) == 1
+    assert doubts[0].startswith("not counted: 10 records by keys not of the policy: audit at index")
+    assert doubts[0].count("audit at") == 8 and doubts[0].endswith(", ...")
 
 
 def test_source_that_is_not_in_the_proof_is_refused(tale: ModuleType, refused) -> None:

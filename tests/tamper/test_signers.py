@@ -178,7 +178,12 @@ def test_names_in_statements_are_those_of_the_policy(tale: ModuleType, refused) 
     assert told().verify().level.text == "witnessed"
     refused("operators", told(contract={"author": "acme"}))
     refused("operators", told(genesis={"trainer": "acme"}))
-    refused("operators", told(intent={"auditor": "acme"}))
-    refused("operators", told(audit={"auditor": "acme"}))
-    refused("operators", told(property={"auditor": "acme"}))
+    for kind in ("intent", "audit", "property"):
+        story = told(**{kind: {"auditor": "acme"}})
+        where = f"{kind} at index {story.at[f'{kind} lab-audit']}"
+        words = f"not counted: {where} says acme, the policy gives its key to lab"
+        verdict = story.verify()
+        assert words in verdict.doubts
+        assert (verdict.audits == ()) is (kind == "audit")
+        assert (verdict.properties[0].state == "not evaluated") is (kind == "property")
     refused("operators", told(status={"monitor": "acme"}))

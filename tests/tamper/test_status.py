@@ -96,7 +96,7 @@ def test_record_that_the_status_lists_must_be_in_the_proof(
         (own,) = story._runs()
         return entries(**{name: tuple(sorted({*getattr(own, name), 7}))})(story)
 
-    story = retold(tale, own_last if name == "properties" else one_more)
+    story = retold(tale, own_last if name in ("intents", "properties") else one_more)
     refused("omissions", story, proof_with_status(story))
 
 
@@ -234,3 +234,12 @@ def test_other_run_that_has_only_its_genesis_is_listed(tale: ModuleType) -> None
     story.records["genesis"] = run
     story.tell_status()
     assert story.verify().runs == 2
+
+
+@pytest.mark.parametrize("about", ["run", "contract"])
+def test_late_intent_by_a_stranger_changes_nothing(tale: ModuleType, about: str) -> None:
+    story = tale.honest()
+    story.drop_last()
+    story.tell_intent("stranger", about=about)
+    story.tell_status()
+    assert story.verify().level.text == "sampled"

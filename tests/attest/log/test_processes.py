@@ -67,12 +67,13 @@ def killed_rounds(directory: Path, rounds: int) -> None:
     known: dict[int, str] = {}
     heads = [(0, merkle.EMPTY_ROOT)]
     for number in range(rounds):
-        writer = start(directory, f"auditor {number}", 100_000)
-        assert writer.stdout is not None
-        first = writer.stdout.readline()
-        time.sleep(choose.uniform(0, 0.25))
-        os.kill(writer.pid, signal.SIGKILL)
-        rest, _ = writer.communicate(timeout=60)
+        with start(directory, f"auditor {number}", 100_000) as writer:
+            assert writer.stdout is not None
+            first = writer.stdout.readline()
+            time.sleep(choose.uniform(0, 0.25))
+            os.kill(writer.pid, signal.SIGKILL)
+            # Not `communicate`, which passes over what `readline` has read ahead.
+            rest = writer.stdout.read()
         assert writer.returncode == -signal.SIGKILL
         fresh = acknowledged(first + rest)
         assert fresh and not fresh.keys() & known.keys()

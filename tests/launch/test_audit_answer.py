@@ -1,0 +1,50 @@
+"""What `anh audit` prints states no probability that its sample did not earn."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from launch.audit_answer import lines
+
+
+def shown(*outcomes: str) -> str:
+    results = [
+        SimpleNamespace(step=i, outcome=outcome, words="so", seconds=1.0)
+        for i, outcome in enumerate(outcomes, start=1)
+    ]
+    check = SimpleNamespace(verdict="pass", words="holds")
+    audited = SimpleNamespace(
+        run="a" * 64,
+        total=1000,
+        who=SimpleNamespace(operator="acme"),
+        trainer="lab",
+        sample=SimpleNamespace(kind="intents", k=len(outcomes), steps=range(len(outcomes))),
+        sources=("acme",),
+        receipt=SimpleNamespace(
+            method="exact", drift="no null known", worst=SimpleNamespace(a=None, b=None)
+        ),
+        properties=(),
+        findings=SimpleNamespace(
+            results=results, init=check, line=check, export=check, step_seconds=(1.0,),
+            seconds=1.0, notes=(),
+        ),
+        indices=(7,),
+        results="audits/1.json",
+        proof=None,
+        client="",
+        artifact="",
+    )  # fmt: skip
+    return "\n".join(lines(cast(Any, audited)))
+
+
+def test_sample_that_passed_whole_has_both_probabilities() -> None:
+    assert shown(*["pass"] * 20).count("p =") == 2
+
+
+@pytest.mark.parametrize("lost", ["unattestable", "withheld", "refuted"])
+def test_sample_of_which_a_step_did_not_pass_has_none(lost: str) -> None:
+    text = shown(*["pass"] * 19, lost)
+    assert "19 of 1,000 steps count as checked" in text
+    assert "no probability is stated: 1 drawn step did not pass" in text
+    assert "p =" not in text
