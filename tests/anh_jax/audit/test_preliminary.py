@@ -133,6 +133,15 @@ def test_other_loss_norm_weight_or_flag_is_refuted(judge, opened, honest, traine
         assert judge(opened, change).outcome == "refuted", change
 
 
+def test_step_skipped_under_a_false_flag_is_refuted(judge, opened, honest, trainers) -> None:
+    row = trainers.transcript(honest).line.rows[STEP - 1].row
+    skipped = {**opened.before, "step": opened.after["step"]}
+    changes = {"scalars": dataclasses.replace(row.scalars, finite=0)}
+    result = judge(dataclasses.replace(opened, after=skipped), changes)
+    assert (result.outcome, result.b) == ("refuted", 0.0)
+    assert "A = inf at finite flag" in result.words
+
+
 def test_other_forward_statistic_is_compared_by_the_same_rule(judge, opened) -> None:
     outputs = {**opened.outputs, "statistics": {"invented": jnp.ones(3)}}
     result = judge(dataclasses.replace(opened, outputs=outputs))

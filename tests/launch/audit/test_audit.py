@@ -1,5 +1,6 @@
 """`anh audit` end to end, on a small real run: announce, re-execute, sign, prove, verify."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 
 from anh_jax.training.executor import Executor
-from attest.statements import Audit, Final, Property
+from attest.envelope import Envelope
+from attest.log import admission
+from attest.log.sequencer import LocalLog
+from attest.statements import Audit, Final, Property, decode_statement, encode_statement
 from launch.cli import run
 
 STEPS = 24
@@ -177,6 +181,23 @@ def test_damaged_log_is_not_audited(fresh: Path, ask) -> None:
     bundle.write_bytes(bytes(data))
     assert ask("audit", fresh)[0] == 1
     assert not (fresh / "audits").exists()
+
+
+def test_log_whose_operator_let_a_forged_record_in_is_not_audited(
+    fresh: Path, ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = ask("audit", fresh, "--steps", "3")[1]
+    with LocalLog.open(fresh / "log") as log:
+        said = decode_statement(log.entry(found["indices"][0]).payload)
+        forged = encode_statement(dataclasses.replace(said, results_root="0" * 64))
+        honest = log.entry(found["indices"][0]).signatures
+        # The keys of the log are the trainer's: it can sign a tree that holds anything.
+        monkeypatch.setattr(admission, "verify_signatures", lambda *unused: None)
+        log.append([Envelope(forged, honest)])
+        log.checkpoint()
+    monkeypatch.undo()
+    code, answer = ask("audit", fresh, "--steps", "3")
+    assert code == 1 and "signature" in answer["error"]
 
 
 def test_changed_step_files_change_nothing(fresh: Path, ask) -> None:
