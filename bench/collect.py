@@ -13,8 +13,15 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
+
+_SPIN = """
+import time
+end = time.monotonic() + 2
+while time.monotonic() < end: pass
+"""
 
 
 def main() -> None:
@@ -28,6 +35,7 @@ def main() -> None:
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
         "cores": os.cpu_count(),
+        "cores_worth": round(_cores_worth(), 2),
         "load": os.getloadavg(),
         "tests": _last_line(tests).strip("= "),
         "benches": {path.stem: _figures(path) for path in benches},
@@ -55,6 +63,21 @@ def _commit() -> str:
 
     changed = "-dirty" if git("status", "--porcelain", "--untracked-files=no") else ""
     return (git("rev-parse", "HEAD") or "unknown") + changed
+
+
+def _cores_worth() -> float:
+    """Return the CPU seconds a second that a process for each core gets together, right now.
+
+    Where machines are shared it can be far less than the number of cores.
+    """
+    count = os.cpu_count() or 1
+    spinners = [subprocess.Popen([sys.executable, "-c", _SPIN]) for _ in range(count)]
+    before = time.perf_counter()
+    used = 0.0
+    for spinner in spinners:
+        _, _, usage = os.wait4(spinner.pid, 0)
+        used += usage.ru_utime + usage.ru_stime
+    return used / (time.perf_counter() - before)
 
 
 def _cpu() -> str:

@@ -47,6 +47,8 @@ def main() -> None:
     for task in TASKS:
         if options.task in (task.label, "both"):
             exported[task.label] = _measure(task, options, report)
+    for label, spread in exported.items():
+        report.figure(f"exported_vs_jit_{label}", spread.median, "ratio", spread)
     worst = min(exported, key=lambda label: exported[label].median)
     report.figure("exported_vs_jit", exported[worst].median, "ratio", exported[worst])
     report.close(options.form)
