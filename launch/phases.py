@@ -1,6 +1,7 @@
 """The phases of a start-up, each with its seconds: what a newcomer waits for, line by line."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +31,8 @@ class PhaseLog:
 
     def add(self, name: str, seconds: float) -> None:
         """Note one phase."""
-        append_line(
-            self._path, {"name": name, "seconds": round(seconds, 3), "writer": self._writer}
-        )
+        line: dict[str, Any] = {"name": name, "seconds": round(seconds, 3)}
+        append_line(self._path, line | {"writer": self._writer, "at": time.time()})
 
 
 class PhaseReader:
@@ -43,7 +43,16 @@ class PhaseReader:
         self._read: dict[Path, int] = {}
 
     def new(self) -> Iterator[Phase]:
-        """Yield the phases noted since the last call; a line still being written waits."""
+        """Yield the phases noted since the last call, in order of time.
+
+        A line still being written waits. Each writer has a file of its own, and the order of files
+        is not the order in which their lines were noted.
+        """
+        found = sorted(self._lines(), key=lambda value: float(value["at"]))
+        for value in found:
+            yield Phase(value["name"], value["seconds"], value["writer"])
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
         for path in sorted(self._files.folder.glob("*.phases.jsonl")):
             with path.open("rb") as stream:
                 stream.seek(self._read.get(path, 0))
@@ -51,5 +60,4 @@ class PhaseReader:
                     if not line.endswith(b"\n"):
                         break
                     self._read[path] = self._read.get(path, 0) + len(line)
-                    value: dict[str, Any] = json.loads(line)
-                    yield Phase(value["name"], value["seconds"], value["writer"])
+                    yield json.loads(line)
