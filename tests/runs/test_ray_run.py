@@ -1,0 +1,86 @@
+"""Two worker processes under Ray: one mesh, and a death that changes no bit of the result."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anh_jax.attested_run import genesis_of
+from anh_jax.run_directory import RunDirectory
+from attest.statements import Attempt, Final, decode_statement
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+TWO = ("--workers", "2")
+
+
+def final_of(run: Path) -> Final:
+    final = decode_statement(RunDirectory.open(run).statement("final").payload)
+    assert isinstance(final, Final)
+    return final
+
+
+@pytest.fixture(scope="session")
+def clean(tmp_path_factory: pytest.TempPathFactory, small: str, anh_in: Any) -> Path:
+    """Return a run of two workers that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("clean")
+    (folder / "small.yaml").write_text(small)
+    done = anh_in(folder)("train", "small.yaml", *TWO, "--run-dir", "run", timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert "mesh formed: 2 processes, 2 devices" in done.stderr
+    return folder / "run"
+
+
+def test_both_workers_sign_every_step_of_one_mesh(clean: Path, anh: Any) -> None:
+    run = RunDirectory.open(clean)
+    attempt = decode_statement(run.statement("attempt-1").payload)
+    assert isinstance(attempt, Attempt)
+    assert attempt.processes == 2
+    assert attempt.mesh.data == 2
+    assert genesis_of(run).execution_class["processes"] == "2"
+    lines = [(clean / "steps" / f"1-{rank}.jsonl").read_bytes().splitlines() for rank in (0, 1)]
+    assert len(lines[0]) == len(lines[1]) == 24
+    verified = anh("verify", str(clean / "run.proof"), "--policy", str(clean / "policy.toml"))
+    assert verified.returncode == 0, verified.stderr
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_worker_changes_no_bit_of_the_result(
+    rank: int, clean: Path, config: Path, anh: Any, wait_for: Any, steps_taken: Any
+) -> None:
+    run = anh.folder / "killed"
+    slow = ("evaluation.every_steps=1", "checkpoints.every_steps=8")
+    process = anh.start("train", str(config), *TWO, *slow, "--run-dir", "killed")
+    checkpoint = run / "checkpoints" / "step_8"
+    try:
+        wait_for(lambda: steps_taken(run) >= 10 and checkpoint.exists(), process, 300)
+        os.kill(worker_pid(run, rank), signal.SIGKILL)
+        out, err = process.communicate(timeout=400)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "resumed at step" in err
+    assert final_of(run).state_root == final_of(clean).state_root
+    assert final_of(run).files == final_of(clean).files
+    second = decode_statement(RunDirectory.open(run).statement("attempt-2").payload)
+    assert isinstance(second, Attempt)
+    assert second.reason == "worker lost"
+
+
+def worker_pid(run: Path, rank: int) -> int:
+    """Return the process id that the worker of this rank wrote when it claimed the rank."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        for path in (run / "attempts").glob(f"*-{rank}.claim*"):
+            if found := re.search(r"process (\d+)", path.read_text()):
+                return int(found[1])
+        time.sleep(0.05)
+    listing = subprocess.run(["ls", str(run / "attempts")], capture_output=True, text=True)
+    raise AssertionError(listing.stdout)
