@@ -107,9 +107,7 @@ def test_a_run_that_cannot_start_says_why_in_one_line(
     assert "Traceback" not in done.stderr
 
 
-def test_resume_refuses_a_finished_run_and_a_changed_contract(
-    finished: RunDirectory, anh: Any
-) -> None:
+def test_resume_refuses_a_finished_run(finished: RunDirectory, anh: Any) -> None:
     done = anh("resume", str(finished.root))
     assert done.returncode == 2
     assert "final" in done.stderr
