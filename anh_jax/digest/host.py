@@ -6,15 +6,14 @@ view of a device buffer outlives a call: a donating step may follow at once.
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
-import msgspec
 import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from anh_jax.digest.compose import OneHashes, TreeDigest, compose, one_hashes
 from anh_jax.digest.exchange import Exchange, Subtrees, completed
 from anh_jax.digest.layout import TileOrder, lay_out
 from anh_jax.digest.shards import Holding, hold
@@ -25,41 +24,12 @@ from attest.digest_tree import (
     MAX_STEP,
     DigestLevel,
     LevelHash,
-    Path,
     merge_axes,
     refuse_algorithm,
-    set_root,
-    state_bytes,
     tensor_bytes,
     tile_dims,
 )
 from attest.errors import AttestError
-
-
-class TensorDigest(msgspec.Struct, frozen=True):
-    """Name a tensor by its path and give its digest and header bytes."""
-
-    path: Path
-    root: bytes
-    header: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class TreeDigest:
-    """Hold the digest of a pytree at a step.
-
-    `root` commits to all of it; `set_root` to the tensors without step and structure; `tensors`
-    are sorted by path bytes. `notes` says which tensors were copied together to be hashed: it
-    depends on the sharding, so it takes no part in equality.
-    """
-
-    root: bytes
-    set_root: bytes
-    structure: bytes
-    tensors: tuple[TensorDigest, ...]
-    step: int
-    alg: str
-    notes: tuple[str, ...] = field(default=(), compare=False)
 
 
 def tree_digest(
@@ -124,7 +94,7 @@ def tensor_root(hash_level: LevelHash, header: bytes, top: Bytes) -> bytes:
 
 def _tree_digest(tree: object, step: int, alg: str, exchange: Exchange | None) -> TreeDigest:
     hash_rows = row_hash(alg)
-    hashes = _one_hashes(alg)
+    hashes = one_hashes(alg)
     laid = lay_out(tree)
     if laid.layout.remote:
         for value in laid.values:
@@ -143,23 +113,11 @@ def _tree_digest(tree: object, step: int, alg: str, exchange: Exchange | None) -
     for subtrees in completed(held, exchange):
         top = merge(hash_rows, subtrees.digests, subtrees.axes)
         tops[subtrees.leaf.path_bytes] = top.tobytes()
-    tensors = tuple(
-        TensorDigest(
-            slot.header.path,
-            hashes.tensor(slot.prefix + tops[slot.path_bytes]),
-            slot.header_bytes,
-        )
-        for slot in laid.layout.slots
-    )
-    all_tensors = set_root(lambda _, pair: hashes.set(pair), [tensor.root for tensor in tensors])
-    hash_level = level_hash(hash_rows)
-    structure = hash_level(DigestLevel.STRUCTURE, laid.layout.structure)
-    root = hash_level(DigestLevel.STATE, state_bytes(step, len(tensors), structure, all_tensors))
     notes = tuple(holding.note for holding in holdings if holding.note is not None)
-    return TreeDigest(root, all_tensors, structure, tensors, step, alg, notes)
+    return compose(laid.layout, tops, step=step, alg=alg, notes=notes)
 
 
-def _hash_small(hashes: "_OneHashes", tiles: TileOrder, value: "jax.Array | NDArray") -> bytes:
+def _hash_small(hashes: OneHashes, tiles: TileOrder, value: "jax.Array | NDArray") -> bytes:
     """Return the root of a small tensor's tiles; no view of its buffer outlives the call."""
     # All of it lies here: a layout has an order of tiles for such tensors alone.
     array = value if isinstance(value, np.ndarray) else np.asarray(value.addressable_data(0))
@@ -228,45 +186,6 @@ def _sha256_rows(level: DigestLevel, rows: Bytes) -> Bytes:
         hasher.update(row)
         digests.append(hasher.digest())
     return _digests(digests)
-
-
-@dataclass(frozen=True, slots=True)
-class _OneHashes:
-    """Hash one material at a time, at the levels that come often; for one thread."""
-
-    tile: Callable[[bytes], bytes]
-    node: Callable[[bytes], bytes]
-    tensor: Callable[[bytes], bytes]
-    set: Callable[[bytes], bytes]
-
-
-def _one_blake3(level: DigestLevel) -> Callable[[bytes], bytes]:
-    hasher = blake3(derive_key_context=level.context)
-
-    def hash_one(material: bytes) -> bytes:
-        hasher.update(material)
-        digest = hasher.digest()
-        hasher.reset()
-        return digest
-
-    return hash_one
-
-
-def _one_sha256(level: DigestLevel) -> Callable[[bytes], bytes]:
-    tagged = hashlib.sha256(level.tag)
-
-    def hash_one(material: bytes) -> bytes:
-        hasher = tagged.copy()
-        hasher.update(material)
-        return hasher.digest()
-
-    return hash_one
-
-
-def _one_hashes(alg: str) -> _OneHashes:
-    one = {"blake3": _one_blake3, "sha256": _one_sha256}[alg]
-    levels = (DigestLevel.TILE, DigestLevel.NODE, DigestLevel.TENSOR, DigestLevel.SET)
-    return _OneHashes(*(one(level) for level in levels))
 
 
 _ROW_HASHES: dict[str, RowHash] = {"blake3": _blake3_rows, "sha256": _sha256_rows}

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anh_jax.digest.host import TreeDigest, hash_tiles, level_hash, row_hash, tensor_root
+from anh_jax.digest.compose import TreeDigest
+from anh_jax.digest.host import hash_tiles, level_hash, row_hash, tensor_root
 from anh_jax.digest.shards import hold, whole
 from anh_jax.digest.tiles import Bytes, element_bytes
 from anh_jax.digest.tree import Leaf, RowHash, merge, read_tree

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anh_jax.digest import tiles
-from anh_jax.digest.host import TreeDigest, gradient_digest, tree_digest
+from anh_jax.digest.compose import TreeDigest
+from anh_jax.digest.host import gradient_digest, tree_digest
 from anh_jax.errors import AnhError
 from attest.digest_tree import ALGORITHMS, ELEMENT_BYTES, path_text
 from attest.tensor_header import TensorHeader
