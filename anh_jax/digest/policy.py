@@ -45,10 +45,11 @@ def choose_every(
 ) -> int:
     """Return N: the state is digested every N steps, the gradient at every one.
 
-    N is the first entry of `EVERY`, up to `longest`, at which digests take less than `BUDGET` of
-    the step. Where gradients alone take that much, it is the first at which states add less than a
-    tenth to them: a longer interval would save next to nothing and only make replays longer. Where
-    neither is reached, it is the last entry up to `longest`.
+    Only entries of `EVERY` that divide `longest` are considered: with the interval of the training
+    checkpoints as `longest`, the state of every checkpoint is among those digested. N is the first
+    at which digests take less than `BUDGET` of the step. Where gradients alone take that much, it
+    is the first at which states add less than a tenth to them: a longer interval would save next
+    to nothing and only make replays longer. Where neither is reached, it is the last.
 
     N is 1 unless `exact`: within bounds a step is judged from the committed state before it, while
     a replay between committed states has to be exact. Raises AnhError for times that are no
@@ -57,7 +58,7 @@ def choose_every(
     shares = {
         every: digest_share(step_seconds, state_seconds, gradient_seconds, every=every)
         for every in EVERY
-        if every <= longest
+        if longest > 0 and longest % every == 0
     }
     if not shares:
         raise AnhError(f"digest policy: the longest interval is {longest} steps; it is at least 1")

@@ -11,7 +11,7 @@ from anh_jax.errors import AnhError
 
 seconds = st.floats(1e-9, 1e4)
 costs = st.just(0.0) | seconds
-longest = st.integers(1, 10_000)
+longest = st.integers(1, 10_000) | st.sampled_from([100, 200, 250, 1000])
 
 
 def share(times: tuple[float, float, float], every: int) -> float:
@@ -22,7 +22,7 @@ def share(times: tuple[float, float, float], every: int) -> float:
 def test_choice_is_the_first_entry_below_the_budget(
     times: tuple[float, float, float], longest: int
 ) -> None:
-    fitting = [every for every in EVERY if every <= longest and share(times, every) < BUDGET]
+    fitting = [every for every in EVERY if longest % every == 0 and share(times, every) < BUDGET]
     assume(fitting)
     assert choose_every(*times, longest=longest, exact=True) == fitting[0]
 
@@ -31,7 +31,7 @@ def test_choice_is_the_first_entry_below_the_budget(
 def test_gradients_over_budget_bound_the_interval_by_a_tenth_of_theirs(
     times: tuple[float, float, float], longest: int
 ) -> None:
-    allowed = [every for every in EVERY if every <= longest]
+    allowed = [every for every in EVERY if longest % every == 0]
     assume(all(share(times, every) >= BUDGET for every in allowed))
     _, state, gradient = times
     chosen = choose_every(*times, longest=longest, exact=True)
@@ -95,6 +95,12 @@ def test_what_is_no_duration_is_refused(times: tuple[float, float, float], exact
         choose_every(*times, longest=10, exact=exact)
 
 
-def test_interval_below_one_step_is_refused() -> None:
+@pytest.mark.parametrize(("longest", "every"), [(100, 100), (250, 50), (7, 1), (64, 2), (300, 100)])
+def test_interval_divides_that_of_the_checkpoints(longest: int, every: int) -> None:
+    assert choose_every(1.0, 0.9, 0.0, longest=longest, exact=True) == every
+
+
+@pytest.mark.parametrize("longest", [0, -1])
+def test_interval_below_one_step_is_refused(longest: int) -> None:
     with pytest.raises(AnhError, match="at least 1"):
-        choose_every(1.0, 1.0, 1.0, longest=0, exact=True)
+        choose_every(1.0, 1.0, 1.0, longest=longest, exact=True)
