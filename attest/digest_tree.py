@@ -29,11 +29,13 @@ from typing import NoReturn, TypeAlias
 from attest.blake3_pure import blake3_derive_key
 from attest.errors import InputError
 
-# Tiles are halved until they hold at most this many bytes. Part of the format: another value
-# gives other digests.
-TILE_BYTES = 4096
-# Rows of a tile stay at least this long, so that cutting one out of an array is cheap.
-LAST_AXIS_BYTES = 128
+# A tile is halved while its halves hold at least this many bytes. Part of the format: another
+# value gives other digests. Measured: docs/digest_bytes.md, "Why these sizes".
+TILE_BYTES = 16384
+# Rows of a tile stay at least this long, so that cutting one out of an array is cheap; the second
+# value holds where nothing but the last axis can be halved (an odd vocabulary).
+LAST_AXIS_BYTES = 512
+ONLY_AXIS_BYTES = 128
 MAX_DEPTH = 64
 MAX_RANK = 64
 MAX_STEP = 2**53 - 1
@@ -130,19 +132,22 @@ def refuse_algorithm(alg: str) -> NoReturn:
 def tile_grid(dims: Sequence[int], itemsize: int) -> tuple[int, ...]:
     """Return the number of tiles along each axis, powers of two, from shape and width alone.
 
-    While a tile exceeds TILE_BYTES, the axis halved least so far is halved (ties: the leading one);
-    only even extents are, and the last axis of two or more never below LAST_AXIS_BYTES.
+    While the halves of a tile hold at least TILE_BYTES, the axis halved least so far is halved
+    (ties: the leading one). Only even extents are. The last axis of two or more keeps
+    LAST_AXIS_BYTES or, where no other can be halved, ONLY_AXIS_BYTES.
     """
     extents, halvings = list(dims), [0] * len(dims)
     last = len(extents) - 1
 
-    def can_halve(axis: int) -> bool:
+    def can_halve(axis: int, least: int) -> bool:
         extent = extents[axis]
-        short = 0 < axis == last and extent // 2 * itemsize < LAST_AXIS_BYTES
+        short = 0 < axis == last and extent // 2 * itemsize < least
         return extent % 2 == 0 and not short
 
-    while math.prod(extents) * itemsize > TILE_BYTES:
-        axes = [axis for axis in range(len(extents)) if can_halve(axis)]
+    while math.prod(extents) * itemsize >= 2 * TILE_BYTES:
+        axes = [axis for axis in range(len(extents)) if can_halve(axis, LAST_AXIS_BYTES)]
+        if not axes and can_halve(last, ONLY_AXIS_BYTES):
+            axes = [last]
         if not axes:
             break
         axis = min(axes, key=halvings.__getitem__)

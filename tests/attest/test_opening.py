@@ -83,9 +83,9 @@ def small(alg: str = "blake3") -> Opened:
 
 def gridded() -> Opened:
     """Open tile (1, 1) of a grid of (2, 2)."""
-    header = tensor_header(("w",), "uint8", (64, 256))
+    header = tensor_header(("w",), "uint8", (64, 1024))
     assert header.grid == (2, 2)
-    return opened(header, bytes(4096), index=(1, 1), siblings=(b"a" * 32, b"b" * 32))
+    return opened(header, bytes(16384), index=(1, 1), siblings=(b"a" * 32, b"b" * 32))
 
 
 def refusal(case: Opened, **changes: object) -> str:
@@ -166,7 +166,7 @@ def test_wrong_root_is_refused():
 def test_changed_content_is_refused():
     case = gridded()
     for changes in (
-        {"tile": b"\x01" + bytes(4095)},
+        {"tile": b"\x01" + bytes(16383)},
         {"index": (0, 1)},
         {"siblings": (b"a" * 32, b"c" * 32)},
         {"siblings": (b"b" * 32, b"a" * 32)},
@@ -203,8 +203,8 @@ def test_wrong_number_of_siblings_is_refused():
 
 def test_committed_subtree_passed_off_as_a_tile_is_refused():
     # The trainer commits to a tree with fewer levels than the grid has.
-    header = tensor_header(("w",), "uint8", (128, 128))
-    assert refusal(opened(header, bytes(4096), index=(0, 0), siblings=(b"a" * 32,))) == "siblings"
+    header = tensor_header(("w",), "uint8", (64, 1024))
+    assert refusal(opened(header, bytes(16384), index=(0, 0), siblings=(b"a" * 32,))) == "siblings"
 
 
 @pytest.mark.parametrize("length", [0, 7, 9, 16])
@@ -222,8 +222,8 @@ def test_committed_byte_that_no_element_has_is_refused(dtype: str, byte: int):
 
 
 def test_committed_grid_that_is_not_the_rules_is_refused():
-    header = replace(tensor_header(("w",), "uint8", (128, 128)), grid=(1, 1))
-    case = opened(header, bytes(128 * 128), index=(0, 0))
+    header = replace(tensor_header(("w",), "uint8", (64, 1024)), grid=(1, 1))
+    case = opened(header, bytes(64 * 1024), index=(0, 0))
     with pytest.raises(FormatError, match="grid") as caught:
         verify_opening(case.opening.to_bytes(), root=case.root)
     assert caught.value.code == "grid"
@@ -346,7 +346,7 @@ def test_header_has_the_documented_bytes():
         header_bytes(rank=2),
         header_bytes(rank=65, dims=struct.pack("<130Q", *[1] * 130)),
         header_bytes(dims=struct.pack("<2Q", 2, 2)),
-        header_bytes(dims=struct.pack("<2Q", 4096, 2)),
+        header_bytes(dims=struct.pack("<2Q", 16384, 2)),
     ],
 )
 def test_header_of_another_form_is_refused(data: bytes):
@@ -379,18 +379,23 @@ def test_grid_is_powers_of_two_that_divide_the_shape(dims: list[int], width: int
     ("dims", "width", "grid"),
     [
         ((), 16, ()),
-        ((1024,), 4, (1,)),
-        ((1025,), 4, (1,)),
-        ((2048,), 4, (2,)),
-        ((2050,), 4, (2,)),
-        ((8192, 8192), 4, (256, 256)),
-        ((32, 4096, 14336), 4, (32, 256, 256)),
+        ((4096,), 4, (1,)),
+        ((8191,), 4, (1,)),
+        ((8190,), 4, (1,)),  # its halves have less than 16 KiB
+        ((8192,), 4, (2,)),
+        ((8194,), 4, (2,)),
+        ((8192, 8192), 4, (256, 64)),
+        ((8192, 8192), 2, (256, 32)),
+        ((32, 4096, 14336), 4, (32, 128, 64)),
+        ((768, 3072), 4, (32, 16)),
         ((128256, 4096), 2, (256, 64)),
         ((50257, 768), 4, (1, 16)),
+        ((50304, 768), 4, (128, 16)),
         ((100003,), 4, (1,)),
-        ((4096, 32), 4, (128, 1)),
-        ((4096, 2), 1, (2, 1)),
-        ((0, 4096, 4096), 4, (1, 1, 1)),
+        ((16384, 32), 4, (128, 1)),
+        ((8192, 4), 1, (2, 1)),
+        ((255, 1024), 1, (1, 8)),  # only the last axis can be halved: rows of 128 bytes
+        ((0, 8192, 8192), 4, (1, 1, 1)),
     ],
 )
 def test_tile_rule_gives_the_documented_grids(dims: list[int], width: int, grid: tuple[int, ...]):

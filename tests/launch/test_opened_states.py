@@ -30,7 +30,7 @@ KEPT = 8
 
 
 def state_after(step: int) -> dict[str, Any]:
-    kernel = jax.random.normal(jax.random.key(step), (64, 96), jnp.float32)
+    kernel = jax.random.normal(jax.random.key(step), (96, 96), jnp.float32)
     return {
         "key": jax.random.key(7),
         "step": jnp.uint32(step),

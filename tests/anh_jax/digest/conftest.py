@@ -16,6 +16,16 @@ from blake3 import blake3
 if jax.config.jax_num_cpu_devices < 8:
     jax.config.update("jax_num_cpu_devices", 8)
 
+# The table of the document: bytes of one element.
+WIDTHS = {
+    **dict.fromkeys(("bool", "int4", "uint4", "int8", "uint8"), 1),
+    **dict.fromkeys(("float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fn"), 1),
+    **dict.fromkeys(("float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"), 1),
+    **dict.fromkeys(("int16", "uint16", "float16", "bfloat16"), 2),
+    **dict.fromkeys(("int32", "uint32", "float32"), 4),
+    **dict.fromkeys(("int64", "uint64", "float64", "complex64"), 8),
+    "complex128": 16,
+}
 TAGS = {"tile": 16, "node": 17, "tensor": 18, "set": 19, "state": 20, "structure": 21}
 
 
@@ -84,17 +94,19 @@ class SlowDigest:
 
     def blocks(self, array: np.ndarray) -> tuple[list[int], bytes]:
         shape, halved = list(array.shape), [0] * array.ndim
-        while math.prod(shape) * array.dtype.itemsize > 4096:
+        # A half of at least 16 KiB may be made; rows of at least 512 bytes, or 128 if need be.
+        while math.prod(shape) * array.dtype.itemsize / 2 >= 16384:
+            even = [axis for axis in range(array.ndim) if shape[axis] % 2 == 0]
+            rows = [
+                axis == 0 or axis < array.ndim - 1 or shape[axis] // 2 * array.dtype.itemsize >= 512
+                for axis in even
+            ]
             best = None
-            for axis in range(array.ndim):
-                half = shape[axis] / 2
-                if half != int(half):
-                    continue
-                last_of_many = array.ndim >= 2 and axis == array.ndim - 1
-                if last_of_many and half * array.dtype.itemsize < 128:
-                    continue
+            for axis in (axis for axis, long in zip(even, rows, strict=True) if long):
                 if best is None or halved[axis] < halved[best]:
                     best = axis
+            if best is None and even and shape[even[-1]] // 2 * array.dtype.itemsize >= 128:
+                best = even[-1]
             if best is None:
                 break
             shape[best] //= 2
@@ -141,27 +153,54 @@ def _bits(shape: tuple[int, ...], width: int, factor: int) -> np.ndarray:
     return words.astype(f"u{width}").reshape(shape)
 
 
+def _narrowed(bits: np.ndarray, dtype: str) -> np.ndarray:
+    """View bits as a dtype, in the bytes that it can hold."""
+    if dtype == "bool":
+        return bits % 2 == 0
+    if dtype in ("int4", "uint4"):
+        bits = bits & 15
+    return bits.view(getattr(ml_dtypes, dtype, dtype))
+
+
 @pytest.fixture(scope="session")
 def golden_state() -> dict[str, Any]:
-    """Return a state of every kind of node and width; its bits are fixed by integer formulas."""
+    """Return a state of every dtype, rank and kind of node; integer formulas fix its bits."""
     return {
-        "key": jax.random.key(42, impl="threefry2x32"),
+        "keys": {
+            "one": jax.random.key(42, impl="threefry2x32"),
+            "rows": jax.random.wrap_key_data(_bits((3, 2), 4, 40503), impl="threefry2x32"),
+            "rbg": jax.random.wrap_key_data(_bits((4,), 4, 40503), impl="rbg"),
+        },
         "step": np.uint32(7),
         "parameters": {
-            "w": _bits((256, 96), 4, 2654435761).view(np.float32),
-            "b": _bits((8192,), 2, 40503).view(ml_dtypes.bfloat16),
-            "odd": _bits((7, 11, 13), 2, 40503).view(np.float16),
-            "scale": _bits((), 4, 1).view(np.float32),
+            "w": _bits((96, 384), 4, 2654435761).view(np.float32),  # grid (4, 2)
+            "b": _bits((32768,), 2, 40503).view(ml_dtypes.bfloat16),
+            "odd": _bits((97, 211), 2, 40503).view(np.float16),
+            "tall": _bits((257, 192), 4, 2654435761).view(np.float32),  # rows below 512 bytes
+            "stack": _bits((2, 6, 64, 96), 2, 40503).view(ml_dtypes.bfloat16),
+        },
+        "bits": {
+            # Two zeros, then NaNs: quiet, with a payload, signalling, negative; then a denormal.
+            "float32": np.array(
+                [0, 1 << 31, 0x7FC00000, 0x7FC00001, 0x7F800001, 0xFFC00000, 1], np.uint32
+            ).view(np.float32),
+            "bfloat16": np.array([0, 1 << 15, 0x7FC0, 0x7FC1, 0x7F81, 0xFFC0, 1], np.uint16).view(
+                ml_dtypes.bfloat16
+            ),
+        },
+        "ranks": [_bits((2, 1, 3, 1, 2)[:rank], 4, 2654435761) for rank in range(6)],
+        "types": {
+            name: _narrowed(_bits((33,), width, 11400714819323198485), name)
+            for name, width in WIDTHS.items()
+            if not name.startswith("complex")
         },
         "optimizer": {
             "count": np.int32(-7),
-            "mask": _bits((3, 5), 1, 3) % 2 == 0,
-            "small": (_bits((16,), 1, 5) & 15).view(ml_dtypes.int4),
-            "float8": _bits((33,), 1, 91).view(ml_dtypes.float8_e4m3fn),
-            "wide": _bits((40, 40), 8, 11400714819323198485).view(np.complex64),
-            "empty": np.zeros((0, 3), np.float32),
+            "wide": _bits((80, 80), 8, 11400714819323198485).view(np.complex64),
+            "wider": _bits((3, 2), 8, 11400714819323198485).view(np.complex128),
+            "empty": [np.zeros((0, 3), np.float32), np.zeros((4, 0), np.int8)],
             "none": None,
             "nothing": {},
-            "list": [np.uint8(1), {5: np.uint8(2)}],
+            "list": [np.uint8(1), {5: np.uint8(2)}, []],
         },
     }

@@ -94,12 +94,12 @@ def test_golden_state_keeps_its_digest(alg: str, golden_state: Any, slow_digest:
 
 def test_array_cut_into_many_slabs_keeps_its_digest(monkeypatch: pytest.MonkeyPatch):
     tree = {
-        "rows": filled("float32", (64, 128), 1),
-        "deep": filled("bfloat16", (4, 64, 128), 2),
-        "flat": filled("uint8", (1 << 15,), 3),
+        "rows": filled("float32", (64, 512), 1),
+        "deep": filled("bfloat16", (4, 64, 512), 2),
+        "flat": filled("uint8", (1 << 17,), 3),
     }
     whole = root(tree)
-    monkeypatch.setattr(tiles, "SLAB_BYTES", 4096)
+    monkeypatch.setattr(tiles, "SLAB_BYTES", 16384)
     assert root(tree) == whole
 
 
@@ -135,10 +135,10 @@ def test_every_bit_of_a_tensor_counts():
     ("dtype", "width"), [("bfloat16", 2), ("float16", 2), ("float8_e5m2", 1), ("bool", 1)]
 )
 def test_narrow_types_keep_their_own_width(dtype: str, width: int):
-    array = filled(dtype, (8192,), 5)
+    array = filled(dtype, (32768,), 5)
     header = TensorHeader.from_bytes(tree_digest({"w": array}, step=0).tensors[0].header)
     assert (header.dtype, header.itemsize) == (dtype, width)
-    assert header.grid == (2 * width,)
+    assert header.grid == (2 * width,)  # tiles of 16 KiB
 
 
 def test_bytes_that_stand_for_one_value_have_one_digest():

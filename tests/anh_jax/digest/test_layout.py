@@ -18,17 +18,18 @@ def training_state(seed: int) -> dict[str, Any]:
 
     def array(*shape: int) -> jax.Array:
         count = int(np.prod(shape))
-        return jnp.array([next(values) for _ in range(count)], jnp.float32).reshape(shape)
+        taken = np.fromiter(values, np.float32, count)
+        return jnp.array(taken).reshape(shape)
 
     return {
         "key": jax.random.key(seed),
         "step": jnp.uint32(seed),
         "parameters": {
             "bias": array(8),
-            "long": array(4096),
-            "matrix": array(64, 128),
-            "stack": [array(4, 32, 64), array(16, 8, 32)],
-            "half": array(64, 64).astype(jnp.bfloat16),
+            "long": array(16384),
+            "matrix": array(64, 512),
+            "stack": [array(4, 32, 256), array(16, 32, 32)],
+            "half": array(128, 256).astype(jnp.bfloat16),
             "flag": jnp.array([seed % 2 == 0, True]),
             "nothing": jnp.zeros((0, 3), jnp.float32),
         },

@@ -14,10 +14,10 @@ from anh_jax.errors import AnhError
 
 P = PartitionSpec
 SHAPES = {
-    "kernel": (256, 512),  # grid (16, 8)
-    "stacked": (8, 64, 96),  # grid (8, 4, 2)
-    "vector": (1 << 14,),
-    "tall": (4096, 16),
+    "kernel": (256, 1024),  # grid (8, 8)
+    "stacked": (8, 64, 256),  # grid (4, 4, 2)
+    "vector": (1 << 15,),  # grid (8,)
+    "tall": (4096, 32),  # grid (32, 1)
 }
 
 
