@@ -143,10 +143,14 @@ class Attest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     digest: Annotated[
         str,
         Meta(
-            pattern=r"^every [1-9][0-9]{0,8}$",
-            description="State digest policy, 'every N': every N steps and at the last.",
+            pattern=r"^(auto|every [1-9][0-9]{0,8})$",
+            description="State digest policy, 'every N' (steps, and at the last) or 'auto'.",
         ),
     ] = "every 1"
+    digester: Annotated[
+        Literal["auto", "host", "device"],
+        Meta(description="Who hashes, all to equal bytes; auto: the host for CPUs, else devices."),
+    ] = "auto"
     alg: Annotated[Literal["blake3", "sha256"], Meta(description="Hash of the state digest.")] = (
         "blake3"
     )
@@ -166,9 +170,9 @@ class Attest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = "self"
 
     @property
-    def digest_every(self) -> int:
-        """Return the state digest's cadence, steps."""
-        return int(self.digest.removeprefix("every "))
+    def unmeasured_digest(self) -> str:
+        """Return the policy of a run that measures nothing before genesis: `auto` is every step."""
+        return "every 1" if self.digest == "auto" else self.digest
 
 
 class Runner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -29,8 +29,10 @@ from anh_jax.errors import AnhError
 from anh_jax.export_weights import exported_bytes, gathered, write_export
 from anh_jax.preparation import PreparedContract, plan_digest
 from anh_jax.run_directory import RunDirectory
+from anh_jax.training.digest_policy import every_of
+from anh_jax.training.digester_choice import choose_digester
 from anh_jax.training.loop import CompletedStep, StepBatch
-from anh_jax.training.observers.attestation import Attestation
+from anh_jax.training.observers.attestation import Attestation, DigestSchedule
 from anh_jax.training.observers.metrics import MetricsFile
 from anh_jax.training.recorder import StepRecorder
 from anh_jax.training.seams import AttemptRequest
@@ -54,7 +56,7 @@ class OwnRun:
         self._metrics = MetricsFile(
             run.metrics,
             first_step=1,
-            extra=lambda completed: {"digest_seconds": self._attestation.seconds},
+            digest_seconds=self._attestation.seconds,
         )
 
     @property
@@ -172,7 +174,7 @@ def _begin(run: RunDirectory, bench: Workbench, state: Mapping[str, Any]) -> Att
         operator=experiment.attest.operator,
         execution_class=facts,
         environment=environment(),
-        digest_policy=experiment.attest.digest,
+        digest_policy=experiment.attest.unmeasured_digest,
         alg=alg,
         init=bench.materials.programs.init_kind,
     )
@@ -198,6 +200,10 @@ def _begin(run: RunDirectory, bench: Workbench, state: Mapping[str, Any]) -> Att
         previous=identity,
         bound=parse_hex_float(contract.numerics.cap),
     )
-    return Attestation(
-        recorder, alg=alg, every=experiment.attest.digest_every, last_step=contract.steps
+    digests = choose_digester(experiment.attest.digester, bench.mesh, alg=alg)
+    schedule = DigestSchedule(
+        every=every_of(experiment.attest.unmeasured_digest),
+        compare_every=experiment.checkpoints.every_steps,
+        last_step=contract.steps,
     )
+    return Attestation(recorder, digests.digester, schedule)

@@ -28,8 +28,10 @@ from anh_jax.program.signature import ProgramSignature
 from anh_jax.program.tensors import sharding_of
 from anh_jax.run_directory import RunDirectory
 from anh_jax.training.checkpoints import Position
+from anh_jax.training.digest_policy import every_of
+from anh_jax.training.digester_choice import choose_digester
 from anh_jax.training.loop import CompletedStep, StepBatch, train
-from anh_jax.training.observers.attestation import Attestation
+from anh_jax.training.observers.attestation import Attestation, DigestSchedule
 from anh_jax.training.observers.metrics import MetricsFile
 from anh_jax.training.optimizer import build_optimizer
 from anh_jax.training.recorder import StepFacts, StepRecorder
@@ -167,17 +169,14 @@ class AttestedContestant(Contestant):
         self.costs = Costs()
         self._recorder = _begin(run, bench)
         experiment = contract.experiment
-        attestation = Attestation(
-            self._recorder,
-            alg=experiment.attest.alg,
-            every=experiment.attest.digest_every,
+        digests = choose_digester(experiment.attest.digester, bench.mesh, alg=experiment.attest.alg)
+        schedule = DigestSchedule(
+            every=every_of(experiment.attest.unmeasured_digest),
+            compare_every=experiment.checkpoints.every_steps,
             last_step=contract.contract.steps,
         )
-        metrics = MetricsFile(
-            run.metrics,
-            first_step=1,
-            extra=lambda completed: {"digest_seconds": attestation.seconds},
-        )
+        attestation = Attestation(self._recorder, digests.digester, schedule)
+        metrics = MetricsFile(run.metrics, first_step=1, digest_seconds=attestation.seconds)
         timed = _Timed(attestation, self._recorder, self.costs)
         super().__init__("attested", bench, bench.executor, (timed, metrics))
         self._log = open_run_log(run)
@@ -251,7 +250,7 @@ def _begin(run: RunDirectory, bench: Workbench) -> _TimedRecorder:
             operator=experiment.attest.operator,
             execution_class=execution_class(sizes, processes=1),
             environment=environment(),
-            digest_policy=experiment.attest.digest,
+            digest_policy=experiment.attest.unmeasured_digest,
             alg=experiment.attest.alg,
             init=bench.materials.programs.init_kind,
         ),
@@ -281,7 +280,7 @@ def _begin(run: RunDirectory, bench: Workbench) -> _TimedRecorder:
 
 def unattested(name: str, bench: Workbench, executor: Any, metrics: Path) -> Contestant:
     """Return a contestant that only trains and writes its metrics."""
-    file = MetricsFile(metrics, first_step=1, extra=lambda completed: {})
+    file = MetricsFile(metrics, first_step=1)
     return Contestant(name, bench, executor, (file,))
 
 

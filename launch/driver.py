@@ -13,6 +13,7 @@ from anh_jax import attested_run
 from anh_jax.experiment import Experiment, load_experiment
 from anh_jax.preparation import plan_digest
 from anh_jax.run_directory import RunDirectory
+from anh_jax.training.digest_policy import decide
 from anh_jax.training.seams import AttemptGrant, AttemptRequest
 from attest.canonical import hex_float
 from attest.errors import InputError
@@ -111,6 +112,11 @@ class RunDriver:
                 f"{self.run.root}: the workers do not agree on state 0; are they of one kind?"
             )
         experiment = self.experiment
+        decision = decide(
+            experiment.attest.digest,
+            [request.warm_up for request in requests],
+            checkpoint_every=experiment.checkpoints.every_steps,
+        )
         attested_run.begin(
             self.run,
             attested_run.Origin(
@@ -118,8 +124,8 @@ class RunDriver:
                 plan=plan_digest(experiment),
                 operator=experiment.attest.operator,
                 execution_class=first.execution_class,
-                environment=first.environment,
-                digest_policy=experiment.attest.digest,
+                environment=first.environment | decision.facts,
+                digest_policy=decision.policy,
                 alg=experiment.attest.alg,
                 init=attested_run.init_kind(self.run),
             ),

@@ -103,7 +103,7 @@ def compare_replicas(tree: Any) -> None:
     for slot, value in zip(laid.layout.slots, laid.values, strict=True):
         if not isinstance(value, jax.Array) or len(value.addressable_shards) == 1:
             continue
-        seen: dict[tuple[int, ...], tuple[jax.Device, NDArray[np.uint8]]] = {}
+        seen: dict[tuple[int, ...], tuple[object, NDArray[np.uint8]]] = {}
         for shard in value.addressable_shards:
             place = tuple(part.start or 0 for part in shard.index)
             bits = _bits(np.asarray(shard.data))

@@ -1,13 +1,13 @@
 """Signs each step's row with this host's key and appends it to this host's step file."""
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from anh_jax.training.checkpoints import Position
 from attest.canonical import hex_float
-from attest.envelope import row_hash, sign
+from attest.envelope import Envelope, row_hash, sign
 from attest.keys import PrivateKey
 from attest.statements import Row, Scalars, Step, cut_row, encode_statement
-from attest.step_file import StepFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,23 @@ class StepFacts:
     loss: float
 
 
+@runtime_checkable
+class RowFile(Protocol):
+    """Where signed rows go; `attest.step_file.StepFile` is the durable one."""
+
+    def append(self, envelope: Envelope) -> None:
+        """Add one signed row."""
+        ...
+
+    def sync(self) -> None:
+        """Make every row added so far durable."""
+        ...
+
+    def close(self) -> None:
+        """Make every row durable and take no more."""
+        ...
+
+
 class StepRecorder:
     """Keeps the chain of rows of one attempt on one host.
 
@@ -38,7 +55,7 @@ class StepRecorder:
         run: str,
         attempt: str,
         key: PrivateKey,
-        file: StepFile,
+        file: RowFile,
         previous: str,
         bound: float,
     ):

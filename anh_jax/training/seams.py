@@ -14,6 +14,22 @@ _Hex32 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 _Hex32OrNone = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")]
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 _Size = Annotated[int, msgspec.Meta(ge=1)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class WarmUp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one worker measured before genesis, median wall seconds of a few throw-away steps.
+
+    `step_seconds` is one step without digests; the others are one digest of the whole state, one
+    of the gradient, and one signed row. `repeats` says whether the gradient came out equal each
+    time.
+    """
+
+    step_seconds: _Seconds
+    state_seconds: _Seconds
+    gradient_seconds: _Seconds
+    signature_seconds: _Seconds
+    repeats: bool
 
 
 class AttemptRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,8 +39,9 @@ class AttemptRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     attempt. `resumed_record_hex` is the record hash of the genesis or step that it resumes from,
     empty or None for genesis, and `step` the steps completed there. `mesh` maps data, fsdp and
     tensor to their sizes. `execution_class` is what decides the bits of its steps, and
-    `initial_root` the digest of state 0, for genesis. `reason` is what the worker knows; the
-    granting side writes "worker lost" where an earlier group of the same run died.
+    `initial_root` the digest of state 0, for genesis; `warm_up` is there where the digest policy is
+    `auto` and genesis is not signed yet. `reason` is what the worker knows; the granting side
+    writes "worker lost" where an earlier group of the same run died.
     """
 
     rank: _Count
@@ -37,6 +54,7 @@ class AttemptRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     reason: Literal["start", "resume", "worker lost"]
     execution_class: dict[str, str] = {}
     initial_root: _Hex32 | None = None
+    warm_up: WarmUp | None = None
 
 
 class AttemptGrant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -158,6 +158,7 @@ def test_every_contract_key_changes_the_contract_and_its_change_is_named(
         "evaluation.every_steps=7",
         "trackers=[progress]",
         "checkpoints.keep=9",
+        "attest.digester=device",
         "attest.log=https://log.example/",
         "attest.witnesses=[https://witness.example/]",
     ],
@@ -171,7 +172,7 @@ def test_key_of_how_one_trainer_runs_may_change_on_resume(override: str) -> None
 
 @pytest.mark.parametrize(
     "override",
-    ["plan.kind=native", "plan.microbatch=64", "attest.alg=sha256", "attest.digest=every 2"],
+    ["plan.kind=native", "plan.microbatch=64", "attest.alg=sha256", "attest.digest=auto"],
 )
 def test_key_that_genesis_commits_may_not_change_on_resume(override: str) -> None:
     base, other = load_experiment(DIGITS), load_experiment(DIGITS, [override])

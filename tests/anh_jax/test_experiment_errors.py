@@ -206,8 +206,8 @@ def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("model.import=a:b", "model: has both name and import; keep one, on the command line as "),
         ("attest.mode=of", "attest.mode: text 'of' is not one of full, off (did you mean off?)"),
         (
-            "attest.digest=auto",
-            "attest.digest: text 'auto' does not fit: State digest policy, 'every N'",
+            "attest.digest=each 2",
+            "attest.digest: text 'each 2' does not fit: State digest policy, 'every N'",
         ),
         ("training.steps", "write it as key=value, such as training.steps=100"),
         ("=3", "write it as key=value, such as training.steps=100"),

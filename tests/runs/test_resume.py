@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import pytest
 
+from anh_jax.digest.digester import HostDigest
 from anh_jax.errors import AnhError
 from anh_jax.run_directory import RunDirectory
 from anh_jax.training.checkpoints import Position, TrainingCheckpoints
@@ -34,7 +35,7 @@ class Stopped:
         try:
             store.save(step, state, position)
             store.wait()
-            return find_start(self.run, self.bench, store, alg="blake3", exchange=None)
+            return find_start(self.run, self.bench, store, HostDigest())
         finally:
             store.close()
 

@@ -1,76 +1,145 @@
-"""Digests the gradient and the state of a step and signs its row."""
+"""Digests the gradient and the state of a step and signs its row, at most one step late."""
 
 import time
+from collections import deque
+from dataclasses import dataclass
 
 import jax
 import numpy as np
 
-from anh_jax.digest.host import Exchange, gradient_digest, tree_digest
+from anh_jax.digest.digester import Digester, PendingDigest, committed_outputs
 from anh_jax.training.checkpoints import Position
+from anh_jax.training.executor import Tree
 from anh_jax.training.loop import CompletedStep
 from anh_jax.training.recorder import StepFacts, StepRecorder
 from attest.canonical import hex_float
 from attest.statements import Scalars
 
+_REMEMBERED_SECONDS = 4
+
+
+@dataclass(frozen=True)
+class DigestSchedule:
+    """Which steps' states are digested, and at which of them replicas are compared.
+
+    The state is digested every `every` steps and after the last one, the gradient always. Where
+    the state of a multiple of `compare_every` or of the last step is digested, every device hashes
+    all it holds and the replicas are compared; elsewhere the devices may share the work.
+    """
+
+    every: int
+    compare_every: int
+    last_step: int
+
+    def takes_state(self, step: int) -> bool:
+        """Tell whether the state after `step` is digested."""
+        return step % self.every == 0 or step == self.last_step
+
+    def compares_replicas(self, step: int) -> bool:
+        """Tell whether the state's replicas are compared at `step`."""
+        due = step % self.compare_every == 0 or step == self.last_step
+        return due and self.takes_state(step)
+
+
+@dataclass(slots=True)
+class _StartedStep:
+    """A step whose digests are under way: numbers of a few bytes, and no buffer of its state."""
+
+    step: int
+    batch_root: str
+    scalars: Tree
+    loss: jax.Array
+    gradient: PendingDigest
+    state: PendingDigest | None
+    seconds: float = 0.0
+
 
 class Attestation:
-    """Signs one row a step; `position` is the newest one's and `seconds` what it cost.
+    """Signs one row a step, `digester.lag` steps after the step itself.
 
-    `every` is the digest policy: the state is digested every so many steps and at the last one,
-    the gradient always. `exchange` gathers tile digests over processes, or is None in one process.
+    Digests are started before the next update may take the state's buffers, and read once another
+    step is dispatched: no wait leaves a device without work. `sync`, `close` and `position` finish
+    what is under way first.
     """
 
     def __init__(
-        self,
-        recorder: StepRecorder,
-        *,
-        alg: str,
-        every: int,
-        last_step: int,
-        exchange: Exchange | None = None,
-    ):
+        self, recorder: StepRecorder, digester: Digester, schedule: DigestSchedule
+    ) -> None:
         self._recorder = recorder
-        self._alg = alg
-        self._every = every
-        self._last_step = last_step
-        self._exchange = exchange
-        self.position: Position | None = None
-        self.state_root: str | None = None
-        self.seconds = 0.0
+        self._digester = digester
+        self._schedule = schedule
+        self._started: deque[_StartedStep] = deque()
+        self._position: Position | None = None
+        self._seconds: dict[int, float] = {}
+
+    @property
+    def position(self) -> Position | None:
+        """Return where the newest completed step's row stands; None before the first."""
+        self._finish(left=0)
+        return self._position
+
+    def seconds(self, step: int) -> float | None:
+        """Return what digesting and signing one of the newest steps cost; None until it is signed.
+
+        Wall seconds of the training thread; what a device computes beside it is not in them.
+        """
+        return self._seconds.get(step)
 
     def after_step(self, completed: CompletedStep) -> None:
-        """Digest, sign and append; everything read here was computed by an earlier dispatch."""
-        start = time.perf_counter()
-        step = completed.step
-        gradient = gradient_digest(
-            completed.outputs, step=step, alg=self._alg, exchange=self._exchange
-        )
-        self.state_root = None
-        if step % self._every == 0 or step == self._last_step:
-            state = tree_digest(completed.state, step=step, alg=self._alg, exchange=self._exchange)
-            self.state_root = state.root.hex()
-        facts = StepFacts(
-            step=step,
-            gradient_root=gradient.root.hex(),
-            state_root=self.state_root,
-            batch_root=completed.batch.root,
-            scalars=Scalars(
-                global_norm=hex_float(host_number(completed.scalars["globalNorm"])),
-                finite=int(host_number(completed.scalars["finite"])),
-                weight=hex_float(host_number(completed.scalars["weight"])),
-            ),
-            loss=host_number(completed.outputs["loss"]),
-        )
-        self.position = self._recorder.record(facts)
-        self.seconds = time.perf_counter() - start
+        """Start this step's digests, then sign the step whose digests were started before."""
+        clock = time.perf_counter()
+        started = self._start(completed)
+        started.seconds = time.perf_counter() - clock
+        self._started.append(started)
+        self._finish(left=self._digester.lag)
 
     def sync(self) -> None:
-        """Make every row signed so far durable."""
+        """Sign every completed step and make all rows durable."""
+        self._finish(left=0)
         self._recorder.sync()
 
     def close(self) -> None:
-        """Make every row durable and close the step file."""
+        """Sign every completed step, make all rows durable and close the step file."""
+        self._finish(left=0)
         self._recorder.close()
+
+    def _start(self, completed: CompletedStep) -> _StartedStep:
+        step = completed.step
+        gradient = self._digester.start(committed_outputs(completed.outputs), step=step)
+        state = None
+        if self._schedule.takes_state(step):
+            compared = self._schedule.compares_replicas(step)
+            state = self._digester.start(completed.state, step=step, every_replica=compared)
+        loss = completed.outputs["loss"]
+        if self._digester.lag:
+            for number in (loss, *completed.scalars.values()):
+                number.copy_to_host_async()
+        return _StartedStep(step, completed.batch.root, completed.scalars, loss, gradient, state)
+
+    def _finish(self, *, left: int) -> None:
+        while len(self._started) > left:
+            started = self._started.popleft()
+            clock = time.perf_counter()
+            self._position = self._recorder.record(_facts(started))
+            self._seconds[started.step] = started.seconds + time.perf_counter() - clock
+            self._seconds.pop(started.step - _REMEMBERED_SECONDS, None)
+
+
+def _facts(started: _StartedStep) -> StepFacts:
+    """Wait for a step's digests and scalars."""
+    scalars = started.scalars
+    return StepFacts(
+        step=started.step,
+        gradient_root=started.gradient.result().root.hex(),
+        state_root=None if started.state is None else started.state.result().root.hex(),
+        batch_root=started.batch_root,
+        scalars=Scalars(
+            global_norm=hex_float(host_number(scalars["globalNorm"])),
+            finite=int(host_number(scalars["finite"])),
+            weight=hex_float(host_number(scalars["weight"])),
+        ),
+        loss=host_number(started.loss),
+    )
 
 
 def host_number(value: jax.Array) -> float:
