@@ -1,10 +1,11 @@
 """Every number of one step, gathered from the step files, the metrics and the checkpoints."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from anh_jax.line import SignedRow, signed_rows, walk_line
+from anh_jax.line import SignedRow, SignedSegment, signed_rows, signed_segments, walk_line
 from anh_jax.run_directory import RunDirectory
 from attest.contract import Contract
 from attest.envelope import Envelope
@@ -20,7 +21,8 @@ class StepNumbers:
     """One step of a run; `signed` and `metrics` are None for state 0, which genesis commits.
 
     `others` are rows for the same step on branches of earlier attempts. `checkpoint` is the newest
-    training checkpoint from which the step can be replayed, or None.
+    training checkpoint from which the step can be replayed, or None. `segment` is what the log
+    holds for the step where its attempt logs segments; None otherwise, or while none covers it.
     """
 
     run: str
@@ -32,6 +34,7 @@ class StepNumbers:
     others: tuple[SignedRow, ...]
     metrics: MetricsRow | None
     checkpoint: int | None
+    segment: SignedSegment | None
 
 
 def read_step(directory: Path, step: int) -> StepNumbers:
@@ -57,7 +60,27 @@ def read_step(directory: Path, step: int) -> StepNumbers:
         others=tuple(row for row in rows if signed and row.record_hash != signed.record_hash),
         metrics=metrics.get(step),
         checkpoint=max(before, default=None),
+        segment=None if signed is None else _segment(run, signed),
     )
+
+
+def nearest_with_state_root(directory: Path, step: int, among: Iterable[int]) -> int | None:
+    """Return the step nearest to `step`, of those named, whose state the run has signed.
+
+    Of two as near the later is named; None where none of them has a state root.
+    """
+    run = RunDirectory.open(directory)
+    line = walk_line(run, run_id=run.statement("genesis").record_hash())
+    digested = {0} | {signed.row.step for signed in line.rows if signed.row.state_root is not None}
+    return min(digested & set(among), key=lambda one: (abs(one - step), -one), default=None)
+
+
+def _segment(run: RunDirectory, signed: SignedRow) -> SignedSegment | None:
+    for found in signed_segments(run):
+        covers = found.segment.first <= signed.row.step <= found.segment.last
+        if covers and found.attempt == signed.attempt:
+            return found
+    return None
 
 
 def genesis_of(envelope: Envelope, directory: Path) -> Genesis:

@@ -31,7 +31,7 @@ def command(
 
     numbers = read_step(directory, step)
     if numbers.state_root is None:
-        raise CommandError(f"--step {step}: this run's digest policy skips the state of that step")
+        raise CommandError(_skipped(directory, step, numbers.total))
     name = f"opened-{step}-{tensor.replace('/', '.')}-{tile.replace(',', '.')}.json"
     path = Path(name) if output is None else output
     data = _opened(directory, step, tensor, tile, numbers.state_root)
@@ -39,6 +39,21 @@ def command(
         stream.write(data)
     document = {"file": str(path), "step": step, "tensor": tensor, "bytes": len(data)}
     emit(form, document, [printable(f"wrote {path} ({len(data):,} bytes)")])
+
+
+def _skipped(directory: Path, step: int, total: int) -> str:
+    """Say which steps could be opened instead of one whose state was not digested."""
+    from anh_jax.run_directory import RunDirectory
+    from launch.step_numbers import nearest_with_state_root, retained_steps
+
+    kept = retained_steps(RunDirectory.open(directory))
+    digested = nearest_with_state_root(directory, step, range(total + 1))
+    openable = nearest_with_state_root(directory, step, kept)
+    words = f"--step {step}: the digest policy skips the state of this step; the nearest that has a"
+    words += f" state root is step {digested}"
+    if openable is None:
+        return f"{words}; no training checkpoint retains one"
+    return f"{words}, the nearest that a training checkpoint retains step {openable}"
 
 
 def _opened(directory: Path, step: int, tensor: str, tile: str, root: str) -> bytes:
