@@ -9,6 +9,7 @@ from attest.errors import FormatError, RefusedError
 from attest.keys import Role, keyid
 from attest.lineage import Lineage
 from attest.proof import RunProof
+from attest.segment import RowMark, contradiction, mark_of
 from attest.signers import Uncounted, check_signed
 from attest.statements import (
     Attempt,
@@ -58,7 +59,9 @@ def _why(conflict: Conflict, lineage: Lineage) -> str:
 
 def _contradict(first: Envelope, second: Envelope, lineage: Lineage) -> bool:
     place = _place(first, lineage)
-    return place is not None and place == _place(second, lineage)
+    if place is not None and place == _place(second, lineage):
+        return True
+    return _rows_contradict(first, second, lineage)
 
 
 def _place(envelope: Envelope, lineage: Lineage) -> tuple[str, int] | None:
@@ -68,28 +71,41 @@ def _place(envelope: Envelope, lineage: Lineage) -> tuple[str, int] | None:
         number = statement.number if isinstance(statement, Attempt) else 0
         signed = statement.run == lineage.run and _signed(envelope, [lineage.run_key.hex()])
         return (statement.KIND, number) if signed else None
-    if isinstance(statement, Step | Segment):
-        return _row_place(envelope, statement, lineage)
+    if isinstance(statement, Step) and _by_its_workers(envelope, statement, lineage):
+        return (f"step of {statement.attempt}", statement.row.step)
     return None
 
 
-def _row_place(
-    envelope: Envelope, statement: Step | Segment, lineage: Lineage
-) -> tuple[str, int] | None:
-    run, first = (
-        (statement.row.run, statement.row.step)
-        if isinstance(statement, Step)
-        else (statement.run, statement.first)
-    )
-    place = (f"{statement.KIND} of {statement.attempt}", first)
+def _rows_contradict(first: Envelope, second: Envelope, lineage: Lineage) -> bool:
+    """Tell whether two segments, or a segment and a step, of one attempt exclude each other."""
+    rows: dict[int, RowMark] = {}
+    segments: list[Segment] = []
+    attempts: set[str] = set()
+    for envelope in (first, second):
+        statement = _read(envelope)
+        if not isinstance(statement, Step | Segment):
+            return False
+        if not _by_its_workers(envelope, statement, lineage):
+            return False
+        attempts.add(statement.attempt)
+        if isinstance(statement, Segment):
+            segments.append(statement)
+        else:
+            rows[statement.row.step] = mark_of(envelope)
+    return len(attempts) == 1 and contradiction(rows, segments) is not None
+
+
+def _by_its_workers(envelope: Envelope, statement: Step | Segment, lineage: Lineage) -> bool:
+    """Tell whether the keys of its attempt signed a record of this run."""
+    run = statement.row.run if isinstance(statement, Step) else statement.run
     # Where the attempts are too many to list, their keys are not known here, and anybody could have
     # made the pair: it is shown by who knows those keys, a reporter or monitor of the policy.
     for record in lineage.attempts:
         if record.hash == statement.attempt:
             workers = cast(Attempt, record.statement).worker_keys
             keys = workers if isinstance(statement, Step) else workers[:1]
-            return place if run == lineage.run and _signed(envelope, keys) else None
-    return None
+            return run == lineage.run and _signed(envelope, keys)
+    return False
 
 
 def _read(envelope: Envelope) -> Statement | None:

@@ -15,6 +15,7 @@ from attest.errors import FormatError, RefusedError
 from attest.keys import PrivateKey
 from attest.merkle import Frontier, leaf_hash
 from attest.note import Note
+from attest.one_story import OneStory
 from attest.statements import (
     Attempt,
     Audit,
@@ -54,6 +55,7 @@ def status(log: ReadableLog, contract: str, key: PrivateKey, operator: str) -> E
     Raises:
         RefusedError: (check `root`) if the entries do not lead to the checkpoint's root, (check
             `duplicate record`) if the log holds a record twice.
+        EquivocationError: if an attempt's segments and steps cannot all be true.
         FormatError: if an entry is no statement.
     """
     head = Checkpoint.from_text(Note.from_bytes(log.published()).text)
@@ -67,6 +69,7 @@ def status(log: ReadableLog, contract: str, key: PrivateKey, operator: str) -> E
             f"{head.size}: the log shows its readers something else than it signs",
             check="root",
         )
+    survey.story.check(log.entries, head.size)
     statement = Status(
         contract=contract,
         monitor=operator,
@@ -94,6 +97,7 @@ class _Survey:
 
     def __init__(self, contract: str) -> None:
         self.contract_intents: list[int] = []
+        self.story = OneStory()
         self._contract = contract
         self._runs: dict[str, _RunIndices] = {}
         self._signers: set[str] = set()
@@ -112,6 +116,7 @@ class _Survey:
             )
         self._seen.add(record)
         statement = decode_statement(envelope.payload)
+        self.story.read(index, envelope, statement)
         match statement:
             case Genesis(contract=self._contract):
                 self._runs.setdefault(record.hex(), _RunIndices(index))

@@ -38,7 +38,9 @@ REFUSALS: Mapping[str, str] = {
     "step-conflict": "is a second, different record of a step that its attempt has logged",
     "step-order": "is not the step that follows in its attempt",
     "step-prev": "has a row whose prev is not the hash of the row that it follows",
-    "segment-order": "does not begin after the last segment of its attempt",
+    "segment-conflict": "is a second, different record of steps that its attempt has logged",
+    "segment-order": "does not begin with the step after the last segment of its attempt",
+    "segment-prev": "has a prev that is not the hash of the row that it follows",
     "final-early": "closes a run at a step that the log has no record of; ship the steps first",
     "final-conflict": "is a second, different final record of its run",
     "intent-unknown": "names an intent that is not in the log, or another key's",
@@ -129,7 +131,13 @@ def refuse(code: str, name: str, detail: str = "") -> NoReturn:
 
 
 def _name(entry: LoggedRecord) -> str:
-    where = f" (step {entry.statement.row.step})" if isinstance(entry.statement, Step) else ""
+    match entry.statement:
+        case Step(row=row):
+            where = f" (step {row.step})"
+        case Segment(first=first, last=last):
+            where = f" (steps {first} to {last})"
+        case _:
+            where = ""
     return f"{entry.statement.KIND} {entry.record[:16]}{where}"
 
 

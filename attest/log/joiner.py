@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Protocol
 
 from attest.envelope import Envelope
 from attest.errors import FormatError, InputError, RefusedError
@@ -22,6 +23,27 @@ from attest.step_file import read_lines
 _LOOKAHEAD = 4096
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Hold records that are ready for the log, and how many rows they commit."""
+
+    records: list[Envelope]
+    rows: int
+
+
+class Joiner(Protocol):
+    """Give what one attempt has signed, as its log takes it."""
+
+    @property
+    def signed(self) -> int:
+        """Return how many rows the furthest host has signed, as far as they were read."""
+        ...
+
+    def take(self, limit: int) -> Taken:
+        """Return the next records, at most `limit`, that all hosts have signed for."""
+        ...
+
+
 class DivergenceError(RefusedError):
     """Report that the hosts of an attempt signed different rows for one step."""
 
@@ -31,7 +53,7 @@ class DivergenceError(RefusedError):
         self.ranks = ranks
 
 
-class _HostFile:
+class HostFile:
     """Read what one host has signed, as far as it is durable."""
 
     def __init__(self, path: Path, signer: str) -> None:
@@ -77,7 +99,7 @@ class AttemptJoiner:
     def __init__(self, steps: Path, attempt: Attempt) -> None:
         self._number = attempt.number
         self._hosts = [
-            _HostFile(steps / f"{attempt.number}-{rank}.jsonl", keyid(bytes.fromhex(key)))
+            HostFile(steps / f"{attempt.number}-{rank}.jsonl", keyid(bytes.fromhex(key)))
             for rank, key in enumerate(attempt.worker_keys)
         ]
 
@@ -86,11 +108,12 @@ class AttemptJoiner:
         """Return how many rows the furthest host has signed, as far as they were read."""
         return max(host.read for host in self._hosts)
 
-    def take(self, limit: int) -> list[Envelope]:
+    def take(self, limit: int) -> Taken:
         """Return the next rows, at most `limit`, that all hosts have signed and made durable."""
         for host in self._hosts:
             host.fill()
-        return [self._join() for _ in range(min(limit, *(len(h.rows) for h in self._hosts)))]
+        rows = [self._join() for _ in range(min(limit, *(len(h.rows) for h in self._hosts)))]
+        return Taken(rows, len(rows))
 
     def _join(self) -> Envelope:
         rows = [host.rows.popleft() for host in self._hosts]

@@ -45,7 +45,7 @@ def misplaced(place: Place, entry: LoggedRecord) -> str | None:
     """
     match entry.statement:
         case Step() as step:
-            return _step(place, step)
+            return _step(place, step, entry)
         case Segment() as segment:
             return _segment(place, segment)
         case Genesis() as genesis:
@@ -68,7 +68,7 @@ def misplaced(place: Place, entry: LoggedRecord) -> str | None:
             return None
 
 
-def _step(place: Place, step: Step) -> str | None:
+def _step(place: Place, step: Step, entry: LoggedRecord) -> str | None:
     line, row = place.register.attempts[step.attempt], step.row
     if code := _open_line(place, line, row.run):
         return code
@@ -76,14 +76,26 @@ def _step(place: Place, step: Step) -> str | None:
         return "step-conflict"
     if row.step != line.step + 1:
         return "step-order"
-    return None if row.prev == _previous_row_hash(place, line) else "step-prev"
+    if row.prev != _previous_row_hash(place, line, line.tail):
+        return "step-prev"
+    # The row that the last segment ends with, told again by a step, must be the same.
+    if row.step == line.segment and line.segment_tail != entry.row_hash():
+        return "segment-conflict"
+    return None
 
 
 def _segment(place: Place, segment: Segment) -> str | None:
     line = place.register.attempts[segment.attempt]
     if code := _open_line(place, line, segment.run):
         return code
-    return None if segment.first == line.segment + 1 else "segment-order"
+    if line.start < segment.first <= line.segment:
+        return "segment-conflict"
+    if segment.first != line.segment + 1:
+        return "segment-order"
+    if segment.prev != _previous_row_hash(place, line, line.segment_tail):
+        return "segment-prev"
+    differs = segment.last == line.step and line.tail != segment.last_row
+    return "segment-conflict" if differs else None
 
 
 def _open_line(place: Place, line: AttemptState, run: str) -> str | None:
@@ -92,13 +104,15 @@ def _open_line(place: Place, line: AttemptState, run: str) -> str | None:
     return "run-closed" if place.register.runs[run].final else None
 
 
-def _previous_row_hash(place: Place, line: AttemptState) -> str | None:
-    if line.tail is not None:
-        return line.tail
+def _previous_row_hash(place: Place, line: AttemptState, tail: str | None) -> str | None:
+    """Return the hash of the row to follow: `tail`, or the row that the attempt resumes from."""
+    if tail is not None:
+        return tail
     if line.resumed_from == line.run:
         return line.run  # row 0 is genesis, and its hash is the run
     resumed = place.find(line.resumed_from)
-    return resumed.row_hash() if resumed and isinstance(resumed.statement, Step) else None
+    known = resumed is not None and isinstance(resumed.statement, Step | Segment)
+    return resumed.row_hash() if resumed is not None and known else None
 
 
 def _attempt(place: Place, attempt: Attempt) -> str | None:
@@ -117,6 +131,8 @@ def _attempt(place: Place, attempt: Attempt) -> str | None:
     match place.find(attempt.resumed_from):
         case LoggedRecord(statement=Step(row=row)) if row.run == attempt.run:
             return None if row.step == attempt.step else "attempt-origin"
+        case LoggedRecord(statement=Segment(run=of, last=last)) if of == attempt.run:
+            return None if last == attempt.step else "attempt-origin"
         case _:
             return "attempt-origin"
 

@@ -73,7 +73,9 @@ class LoggedRecord:
         return self.hash.hex()
 
     def row_hash(self) -> str:
-        """Return the row hash of a step, in hex."""
+        """Return the hash of a step's row or of a segment's last row, in hex."""
+        if isinstance(self.statement, Segment):
+            return self.statement.last_row
         return row_hash(cut_row(self.payload)).hex()
 
 
@@ -92,7 +94,8 @@ class AttemptState:
     """Hold an attempt: its workers (by rank), and where its line of steps and segments ends.
 
     `start` is the number of steps it resumes from; `step` and `segment` are the last step in the
-    log by a step and by a segment record; `tail` is that step's row hash, None before the first.
+    log by a step and by a segment record; `tail` and `segment_tail` are the hashes of these rows,
+    None before the first record.
     """
 
     run: str
@@ -102,6 +105,7 @@ class AttemptState:
     step: int
     segment: int
     tail: str | None = None
+    segment_tail: str | None = None
 
 
 @dataclass(slots=True)
@@ -141,7 +145,9 @@ class Register:
                 )
             case Segment() as segment:
                 line = self.attempts[segment.attempt]
-                self.attempts[segment.attempt] = replace(line, segment=segment.last)
+                self.attempts[segment.attempt] = replace(
+                    line, segment=segment.last, segment_tail=segment.last_row
+                )
             case ContractStatement() as published:
                 self.contracts.add(published.contract.id)
             case Genesis() as genesis:

@@ -19,8 +19,10 @@ from attest.durable_file import read_file
 from attest.envelope import MAX_ENVELOPE_BYTES, Envelope
 from attest.errors import FormatError, InputError
 from attest.keys import PrivateKey
-from attest.log.joiner import AttemptJoiner
+from attest.log.joiner import AttemptJoiner, Joiner, Taken
+from attest.log.segment_joiner import SegmentJoiner
 from attest.log.sequencer import LocalLog
+from attest.segment import segmented
 from attest.statements import Attempt, decode_statement
 
 BATCH = 256
@@ -39,6 +41,8 @@ class Progress:
 
 class Shipper:
     """Log the statements and steps of a run directory, in a thread or by `drain` alone.
+
+    Of an attempt that signs segments these are logged, not its steps.
 
     A disk or lock that fails is tried again, since nothing signed is lost meanwhile; `trouble` says
     so. Everything else ends the thread, and `check` and `drain` raise it.
@@ -61,9 +65,9 @@ class Shipper:
         self._turn = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="shipper", daemon=True)
-        self._joiners: dict[int, AttemptJoiner] = {}
+        self._joiners: dict[int, Joiner] = {}
         self._shipped: set[str] = set()
-        self._pending: list[Envelope] = []
+        self._pending = Taken([], 0)
         self._logged = 0
         self._checkpointed = 0
         self._unsigned = True
@@ -154,7 +158,7 @@ class Shipper:
 
     def _ship(self) -> bool:
         """Log statements that are new and one batch of rows; say whether there were any rows."""
-        if self._pending:
+        if self._pending.records:
             return self._flush()
         if not (self._ship_statement("contract") and self._ship_statement("genesis")):
             return False
@@ -162,17 +166,18 @@ class Shipper:
             # An attempt resumes from a row of one before: it comes after all rows that those have.
             if self._ship_statement(f"attempt-{number}"):
                 self._pending = self._joiner(number).take(BATCH)
-            if self._pending:
+            if self._pending.records:
                 return self._flush()
         return False
 
     def _flush(self) -> bool:
         """Log the pending rows; they stay pending until that has worked."""
-        new = [row for row in self._pending if self._log.index_of(row.record_hash()) is None]
+        records = self._pending.records
+        new = [record for record in records if self._log.index_of(record.record_hash()) is None]
         self._log.append(new)
         self._unsigned = self._unsigned or bool(new)
-        self._logged += len(self._pending)
-        self._pending = []
+        self._logged += self._pending.rows
+        self._pending = Taken([], 0)
         return True
 
     def _ship_statement(self, name: str) -> bool:
@@ -200,13 +205,14 @@ class Shipper:
         names = (path.name for path in (self._directory / "statements").glob("attempt-*.json"))
         return sorted(int(match[1]) for name in names if (match := _ATTEMPT.fullmatch(name)))
 
-    def _joiner(self, number: int) -> AttemptJoiner:
+    def _joiner(self, number: int) -> Joiner:
         if number not in self._joiners:
             path = self._statement_path(f"attempt-{number}")
             statement = decode_statement(_read_envelope(path).payload)
             if not isinstance(statement, Attempt) or statement.number != number:
                 raise FormatError(f"{path}: is not the statement of attempt {number}", code="kind")
-            self._joiners[number] = AttemptJoiner(self._directory / "steps", statement)
+            kind = SegmentJoiner if segmented(statement) else AttemptJoiner
+            self._joiners[number] = kind(self._directory / "steps", statement)
         return self._joiners[number]
 
     def _statement_path(self, name: str) -> Path:

@@ -154,7 +154,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Commit the rows of steps first..last under one signature."""
+    """Commit the rows of steps first..last under one signature.
+
+    `prev` is the hash of the row that `first` follows, `last_row` that of row `last`: segments form
+    a chain that a log can check without seeing a row.
+    """
 
     KIND: ClassVar[str] = "segment"
 
@@ -163,12 +167,20 @@ class Segment:
     attempt: Hex64
     first: Ordinal
     last: Ordinal
+    prev: Hex64
+    last_row: Hex64
     rows_root: Hex64
     seen: Annotated[LogHead | None, optional(built(LogHead))]
 
     def __post_init__(self) -> None:
         if self.first > self.last:
             raise FormatError("segment.last: comes before first", code="field")
+        if (self.first == 1) != (self.prev == self.run):
+            raise FormatError(
+                f"segment.prev: step {self.first} must follow "
+                f"{'the run' if self.first == 1 else 'a row'}",
+                code="field",
+            )
 
     def subjects(self) -> tuple[Subject, ...]:
         """Name the state after the last step."""

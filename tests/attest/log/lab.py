@@ -5,6 +5,7 @@ Loaded by file name from this folder's conftest, and by the processes that tests
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -20,6 +21,7 @@ from attest.contract import (
 from attest.envelope import Envelope, sign
 from attest.keys import PrivateKey
 from attest.sample import commitment
+from attest.segment import RowMark, segment_of
 from attest.statements import (
     Attempt,
     Audit,
@@ -36,7 +38,6 @@ from attest.statements import (
     Property,
     Row,
     Scalars,
-    Segment,
     Statement,
     Status,
     Step,
@@ -101,6 +102,7 @@ class Lab:
         self.attempts: dict[int, Envelope] = {}
         self.steps: dict[int, dict[int, Envelope]] = {}
         self.rows: dict[int, dict[int, Row]] = {}
+        self.segments: dict[int, dict[int, Envelope]] = {}
 
     @property
     def author(self) -> bytes:
@@ -113,12 +115,25 @@ class Lab:
     def worker_names(self, number: int) -> list[str]:
         return [f"{self.name} worker-{number}-{rank}" for rank in range(self.workers)]
 
-    def attempt(self, number: int, *, after: tuple[int, int] | None = None) -> Envelope:
-        """Sign attempt `number`; `after` is the attempt and step resumed from, else genesis."""
-        resumed = self.run if after is None else record(self.steps[after[0]][after[1]])
+    def attempt(
+        self,
+        number: int,
+        *,
+        after: tuple[int, int] | None = None,
+        of: str = "step",
+        segments: str = "",
+    ) -> Envelope:
+        """Sign attempt `number`; `after` is the attempt and step resumed from, else genesis.
+
+        `of` says by which record, a step or the segment that ends there, and `segments` what the
+        attempt's log holds if no steps, as in `every 4`.
+        """
+        records = self.steps if of == "step" else self.segments
+        resumed = self.run if after is None else record(records[after[0]][after[1]])
         step = 0 if after is None else after[1]
         self.rows[number] = {} if after is None else {step: self.rows[after[0]][step]}
         self.steps[number] = {}
+        self.segments[number] = {}
         statement = Attempt(
             resumed_from=resumed,
             run=self.run,
@@ -127,7 +142,7 @@ class Lab:
             worker_keys=tuple(key(name).public.hex() for name in self.worker_names(number)),
             mesh=Mesh(self.workers, 1, 1),
             processes=self.workers,
-            environment={"jax": "0.10.2"},
+            environment={"jax": "0.10.2"} | ({"segments": segments} if segments else {}),
             reason="start" if number == 1 else "resume",
         )
         self.attempts[number] = signed(statement, self.name)
@@ -161,17 +176,22 @@ class Lab:
     def train(self, number: int, first: int, last: int) -> list[Envelope]:
         return [self.step(number, step) for step in range(first, last + 1)]
 
-    def segment(self, number: int, first: int, last: int, *signers: str) -> Envelope:
-        statement = Segment(
-            state_root=digest(f"state {last}"),
-            run=self.run,
-            attempt=record(self.attempts[number]),
-            first=first,
-            last=last,
-            rows_root=digest("rows"),
-            seen=None,
+    def segment(
+        self, number: int, first: int, last: int, *signers: str, **changes: Any
+    ) -> Envelope:
+        """Sign a segment of an attempt over rows that it has taken, or over rows nobody took."""
+        rows = self.rows[number]
+        told = [rows.get(step) or self.row(number, step) for step in range(first, last + 1)]
+        marks = [
+            RowMark(step, row.prev, row.hash().hex(), row.state_root)
+            for step, row in zip(range(first, last + 1), told, strict=True)
+        ]
+        statement = segment_of(self.run, record(self.attempts[number]), marks)
+        envelope = signed(
+            replace(statement, **changes), *(signers or self.worker_names(number)[:1])
         )
-        return signed(statement, *(signers or self.worker_names(number)[:1]))
+        self.segments[number][last] = envelope
+        return envelope
 
     def final(self, steps: int, *, signer: str = "", **metrics: int | str) -> Envelope:
         statement = Final(

@@ -185,6 +185,17 @@ def attempt_origin(lab: Any, log: LocalLog, trainer: Any) -> str:
     ):
         assert refused(log, lab.signed(wrong, "lab")) == "attempt-origin"
     log.append([lab.signed(good, "lab"), trainer.step(2, 4)])
+    trainer.segment(1, 1, 2)
+    # A segment is a place to go on from once it is logged, and only after its last row.
+    assert refused(log, trainer.attempt(3, after=(1, 2), of="segment")) == "attempt-origin"
+    log.append([trainer.segments[1][2]])
+    from_segment = decode_statement(trainer.attempt(3, after=(1, 2), of="segment").payload)
+    assert refused(log, lab.signed(replace(from_segment, step=1), "lab")) == "attempt-origin"
+    other.segment(1, 1, 1)
+    log.append([other.segments[1][1]])
+    foreign = replace(from_segment, resumed_from=lab.record(other.segments[1][1]), step=1)
+    assert refused(log, lab.signed(foreign, "lab")) == "attempt-origin"
+    log.append([lab.signed(from_segment, "lab")])
     return "attempt-origin"
 
 
@@ -192,7 +203,8 @@ def step_run(lab: Any, log: LocalLog, trainer: Any) -> str:
     foreign = {"run": lab.digest("another run"), "prev": lab.digest("x")}
     step = trainer.step(1, 4, **foreign)
     segment = decode_statement(trainer.segment(1, 1, 3).payload)
-    wrong = lab.signed(replace(segment, run=lab.digest("x")), trainer.worker_names(1)[0])
+    moved = replace(segment, run=lab.digest("x"), prev=lab.digest("x"))
+    wrong = lab.signed(moved, trainer.worker_names(1)[0])
     assert refused(log, wrong) == "step-run"
     return refused(log, step)
 
@@ -225,8 +237,46 @@ def step_prev(lab: Any, log: LocalLog, trainer: Any) -> str:
 
 def segment_order(lab: Any, log: LocalLog, trainer: Any) -> str:
     assert refused(log, trainer.segment(1, 2, 3)) == "segment-order"
-    log.append([trainer.segment(1, 1, 2), trainer.segment(1, 3, 4)])
+    log.append([trainer.segment(1, 1, 2), trainer.attempt(2, after=(1, 2))])
+    # Below its start an attempt has no segments.
+    assert refused(log, trainer.segment(2, 1, 3)) == "segment-order"
+    trainer.train(1, 4, 6)
+    # A gap.
     return refused(log, trainer.segment(1, 4, 6))
+
+
+def segment_conflict(lab: Any, log: LocalLog, trainer: Any) -> str:
+    # The last row of a segment is the one that the log has as a step.
+    assert refused(log, trainer.segment(1, 1, 3, last_row=lab.digest("x"))) == "segment-conflict"
+    first = trainer.segment(1, 1, 2)
+    log.append([first])
+    assert log.append([first]) == [log.size - 1]
+    for other in ({"rows_root": lab.digest("other rows")}, {"state_root": lab.digest("other")}):
+        assert refused(log, trainer.segment(1, 1, 2, **other)) == "segment-conflict"
+    for overlapping in ((1, 3), (2, 3), (2, 2)):
+        assert refused(log, trainer.segment(1, *overlapping)) == "segment-conflict"
+    # And a step is the row that the log has as the last of a segment.
+    trainer.train(1, 4, 5)
+    log.append([trainer.segment(1, 3, 5), trainer.step(1, 4)])
+    assert refused(log, trainer.step(1, 5, loss="0x1.8000000000000p+0")) == "segment-conflict"
+    log.append([trainer.step(1, 5)])
+    return "segment-conflict"
+
+
+def segment_prev(lab: Any, log: LocalLog, trainer: Any) -> str:
+    log.append([trainer.segment(1, 1, 2)])
+    assert refused(log, trainer.segment(1, 3, 3, prev=lab.digest("x"))) == "segment-prev"
+    log.append([trainer.attempt(2, after=(1, 3))])
+    trainer.train(2, 4, 6)
+    # The first segment of a resumed attempt follows the row resumed from: of a step,
+    assert refused(log, trainer.segment(2, 4, 5, prev=lab.digest("x"))) == "segment-prev"
+    log.append([trainer.segment(2, 4, 5), trainer.attempt(3, after=(2, 5), of="segment")])
+    # or the last one of a segment; so do steps.
+    assert refused(log, trainer.step(3, 6, prev=lab.digest("x"))) == "step-prev"
+    trainer.step(3, 6)
+    code = refused(log, trainer.segment(3, 6, 6, prev=lab.digest("x")))
+    log.append([trainer.segment(3, 6, 6), trainer.step(3, 6)])
+    return code
 
 
 def final_early(lab: Any, log: LocalLog, trainer: Any) -> str:
@@ -301,7 +351,9 @@ SCENARIOS: dict[str, Callable[[Any, LocalLog, Any], str]] = {
     "step-conflict": step_conflict,
     "step-order": step_order,
     "step-prev": step_prev,
+    "segment-conflict": segment_conflict,
     "segment-order": segment_order,
+    "segment-prev": segment_prev,
     "final-early": final_early,
     "final-conflict": final_conflict,
     "intent-unknown": intent_unknown,

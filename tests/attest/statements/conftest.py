@@ -166,7 +166,17 @@ STATEMENTS: dict[str, Statement] = {
         RUN, RUN, 1, 0, (public("w0"), public("w1")), Mesh(2, 1, 1), 2, FACTS, "start"
     ),
     "step": Step(digest("attempt"), ROW),
-    "segment": Segment(digest("state 9"), RUN, digest("attempt"), 2, 9, digest("rows"), HEAD),
+    "segment": Segment(
+        state_root=digest("state 9"),
+        run=RUN,
+        attempt=digest("attempt"),
+        first=2,
+        last=9,
+        prev=digest("row 1"),
+        last_row=digest("row 9"),
+        rows_root=digest("rows"),
+        seen=HEAD,
+    ),
     "final": FINAL,
     "intent": Intent("run", RUN, "auditor.example", digest("commitment")),
     "nonce": Nonce(digest("intent"), digest("nonce")),

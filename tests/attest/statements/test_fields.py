@@ -81,6 +81,8 @@ INCONSISTENT: dict[str, Change] = {
     ),
     "second attempt that starts": ("attempt", lambda s: replace(s, number=2)),
     "segment that ends before it starts": ("segment", lambda s: replace(s, last=1)),
+    "segment of step 1 does not follow genesis": ("segment", lambda s: replace(s, first=1)),
+    "segment of step 2 follows genesis": ("segment", lambda s: replace(s, prev=s.run)),
     "line shorter than the run": ("final", lambda s: replace(s, line=Line(100, digest("line")))),
     "line longer than the run": ("final", lambda s: replace(s, line=Line(102, digest("line")))),
     "unsorted files": ("final", lambda s: replace(s, files=s.files[::-1])),

@@ -70,6 +70,8 @@ def segment(run: str, attempt: str, first: int, last: int) -> Segment:
         attempt=attempt,
         first=first,
         last=last,
+        prev=run if first == 1 else digest(f"row {first - 1}"),
+        last_row=digest(f"row {last}"),
         rows_root=digest(f"rows {first} to {last}"),
         seen=None,
     )
