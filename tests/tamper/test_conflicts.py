@@ -55,6 +55,66 @@ def test_pair_signed_by_others_accuses_nobody(tale: ModuleType, kind: str) -> No
     assert any("conflict at index" in doubt for doubt in verdict.doubts)
 
 
+def test_segments_that_share_a_step_refuse_the_run(tale: ModuleType, refused) -> None:
+    story = tale.honest()
+    attempt = story.records["attempt-1"]
+    told = [tale.segment(story.run, attempt, *steps) for steps in ((1, 10), (8, 12))]
+    refused("conflict", with_conflict(story, *(signed(tale, s, "worker-1") for s in told)))
+
+
+@pytest.mark.parametrize("step", [10, 11])
+def test_segment_and_step_that_disagree_refuse_the_run(
+    tale: ModuleType, refused, step: int
+) -> None:
+    story = tale.honest()
+    segment = signed(tale, tale.segment(story.run, story.records["attempt-1"], 1, 10), "worker-1")
+    story.tell_step(step, prev=tale.digest("another row"))
+    row = story.entry(story.at[f"step-{step}"])
+    story.drop_last()
+    refused("conflict", with_conflict(story, segment, row))
+
+
+def test_step_that_follows_a_segment_is_no_conflict(tale: ModuleType) -> None:
+    story = tale.honest()
+    segment = signed(tale, tale.segment(story.run, story.records["attempt-1"], 1, 10), "worker-1")
+    story.tell_step(11)
+    row = story.entry(story.at["step-11"])
+    story.drop_last()
+    assert with_conflict(story, segment, row).verify().level.text == "sampled"
+
+
+@pytest.mark.parametrize("signers", [("stranger", "worker-1"), ("worker-1", "stranger")])
+def test_segment_and_step_of_which_one_is_forged_accuse_nobody(
+    tale: ModuleType, signers: tuple[str, str]
+) -> None:
+    story = tale.honest()
+    segment = signed(tale, tale.segment(story.run, story.records["attempt-1"], 1, 10), signers[0])
+    story.tell_step(10, signers=signers[1:])
+    row = story.entry(story.at["step-10"])
+    story.drop_last()
+    assert with_conflict(story, segment, row).verify().level.text == "sampled"
+
+
+def test_segments_one_after_the_other_are_no_conflict(tale: ModuleType) -> None:
+    story = tale.honest()
+    attempt = story.records["attempt-1"]
+    told = [tale.segment(story.run, attempt, *steps) for steps in ((1, 10), (11, 12))]
+    both = (signed(tale, segment, "worker-1") for segment in told)
+    assert with_conflict(story, *both).verify().level.text == "sampled"
+
+
+def test_segments_of_two_attempts_are_no_conflict(tale: ModuleType) -> None:
+    story = tale.Story()
+    story.open()
+    story.tell_attempt(number=2)
+    story.tell_final()
+    told = [
+        signed(tale, tale.segment(story.run, story.records[f"attempt-{n}"], 1, 9 + n), key)
+        for n, key in ((1, "worker-1"), (2, "worker-2"))
+    ]
+    assert with_conflict(story, *told).verify().level.text == "witnessed"
+
+
 def test_records_of_two_places_are_no_conflict(tale: ModuleType) -> None:
     story = tale.honest()
     first, second = (story.entry(story.at[name]) for name in ("attempt-1", "final"))
