@@ -38,7 +38,7 @@ def execution_class(mesh: Mapping[str, int], *, processes: int) -> dict[str, str
         "jaxlib": importlib.metadata.version("jaxlib"),
         "jaxlibFiles": _distribution_digest("jaxlib"),
         "accelerator": _accelerator_packages(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "driver": _driver(),
         "flags": _flags(),
         "mesh": ",".join(f"{axis}={size}" for axis, size in sorted(mesh.items())),
@@ -65,6 +65,20 @@ def _threads() -> int:
     pool = int(reserved) if reserved.isdecimal() and int(reserved) else None
     pool = pool or len(os.sched_getaffinity(0))
     return max(pool, jax.local_device_count()) if jax.default_backend() == "cpu" else pool
+
+
+def cpu_model() -> str:
+    """Return the name of this host's processor, or its architecture where none is told."""
+    # Kernels block long sums by cache size, which the model stands for.
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return platform.machine()
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()[:100] or platform.machine()
+    return platform.machine()
 
 
 def _isa() -> str:
@@ -100,19 +114,6 @@ def _accelerator_packages() -> str:
         return "none"
     lines = "".join(f"{name} {_distribution_digest(name)}\n" for name in names)
     return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _cpu_model() -> str:
-    # Kernels block long sums by cache size, which the model stands for.
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return platform.machine()
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()[:100] or platform.machine()
-    return platform.machine()
 
 
 def _driver() -> str:

@@ -46,7 +46,7 @@ VERBS = (
     Verb("audit", CHECK, "Re-execute steps of a run and sign what was found."),
     Verb("show", CHECK, "Print every number of one step, and how to replay it."),
     Verb("diff", CHECK, "Compare two runs and name the first step that differs."),
-    Verb("digest", CHECK, "Print the state digest of one step."),
+    Verb("digest", CHECK, "Print the state digest of a step, or predict its cost."),
     Verb("open", CHECK, "Open one tile of a state as a file that anyone can check."),
     Verb("inspect", CHECK, "Say what a file of ours holds."),
     Verb("policy", CHECK, "Write, print or check a policy."),

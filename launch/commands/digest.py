@@ -1,4 +1,4 @@
-"""`anh digest`: the state digest of one step."""
+"""`anh digest`: the state digest of one step, and what digests of a planned run will cost."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,20 +6,72 @@ from typing import Any
 
 import click
 
-from launch.errors import ExitCode
+from launch.errors import CommandError, ExitCode
 from launch.output import Form, Tone, emit, json_option, table, toned
+
+# What large language models reach on TPUs and GPUs (PaLM, arXiv:2204.02311, table 3: 0.46).
+_UTILISATION = 0.4
 
 
 @click.command(name="digest")
-@click.argument("directory", metavar="D", type=click.Path(path_type=Path))
-@click.option("--step", type=int, required=True, help="Steps completed; 0 is the fresh state.")
+@click.argument("words", metavar="[D | KEY=VALUE...]", nargs=-1)
+@click.option("--step", type=int, help="Steps completed; 0 is the fresh state.")
+@click.option("--plan", type=click.Path(path_type=Path), help="Predict for this configuration.")
+@click.option("--chips", type=click.IntRange(min=1), help="Chips that train; a power of two.")
+@click.option("--hardware", metavar="H", help="Their kind, as h100 or v5p; cpu is this host.")
+@click.option("--tokens-per-step", type=click.IntRange(min=1), help="Above the configuration's.")
+@click.option(
+    "--mfu",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    help="Share of the peak that training reaches; default 0.4.",
+)
 @json_option
-def command(*, directory: Path, step: int, form: Form) -> int:
-    """Print the state digest of one step.
+def command(
+    *,
+    words: tuple[str, ...],
+    step: int | None,
+    plan: Path | None,
+    chips: int | None,
+    hardware: str | None,
+    tokens_per_step: int | None,
+    mfu: float | None,
+    form: Form,
+) -> int:
+    """Print the state digest of one step, or predict what digests will cost.
 
-    Prints what the run D has signed. Where a training checkpoint of that step is retained, its
-    state is digested again and compared; exits with 1 where it differs.
+    anh digest D --step N prints what the run D has signed. Where a training checkpoint of that
+    step is retained, its state is digested again and compared; exits with 1 where it differs.
+
+    anh digest --plan CONFIG [KEY=VALUE...] --chips N --hardware H predicts the seconds of a step
+    and of its digests, and the digest policy they lead to. Nothing is trained.
     """
+    planned = {
+        "--chips": chips,
+        "--hardware": hardware,
+        "--tokens-per-step": tokens_per_step,
+        "--mfu": mfu,
+    }
+    given = [name for name, value in planned.items() if value is not None]
+    if plan is None:
+        if given:
+            raise CommandError(f"{given[0]} goes with --plan CONFIG")
+        if len(words) != 1 or step is None:
+            raise CommandError("give a run and its step, D --step N, or --plan CONFIG")
+        return _signed(Path(words[0]), step, form)
+    if step is not None:
+        raise CommandError("--step belongs to a run, --plan to a configuration: give one of them")
+    if chips is None or hardware is None:
+        raise CommandError("--plan needs --chips N and --hardware H")
+    from launch import plan_report
+    from launch.digest_plan import PlanRequest, digest_plan
+
+    request = PlanRequest(plan, words, chips, hardware, tokens_per_step, mfu or _UTILISATION)
+    made = digest_plan(request)
+    emit(form, plan_report.document(made), plan_report.lines(made))
+    return ExitCode.PASSED
+
+
+def _signed(directory: Path, step: int, form: Form) -> int:
     from launch.step_numbers import read_step
 
     numbers = read_step(directory, step)

@@ -1,0 +1,89 @@
+"""What a digest takes, counted from headers, against digests that were made."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anh_jax.digest.cost import opening_bytes, tree_cost
+from anh_jax.digest.host import tree_digest
+from anh_jax.digest.layout import lay_out
+from anh_jax.digest.opening import open_tile
+from attest import digest_tree, opening
+from attest.digest_tree import DigestLevel
+from attest.tensor_header import TensorHeader, tensor_header
+
+shapes = st.lists(st.integers(1, 512), max_size=3).map(tuple)
+
+
+def headers_of(tree: object) -> list[TensorHeader]:
+    return [slot.header for slot in lay_out(tree).layout.slots]
+
+
+def small_tree() -> dict[str, np.ndarray]:
+    values = np.arange(96 * 2048, dtype=np.float32)
+    return {"a": values.reshape(96, 2048), "b": values[:7], "c": values[0], "d": values[:8192]}
+
+
+@given(dims=st.lists(shapes, min_size=1, max_size=6), power=st.integers(0, 10))
+def test_the_busiest_chip_has_its_share_and_less_than_a_tile_of_each_size_more(
+    dims: list[tuple[int, ...]], power: int
+) -> None:
+    headers = [tensor_header((f"{i}",), "float32", shape) for i, shape in enumerate(dims)]
+    chips = 1 << power
+    cost = tree_cost(headers, chips=chips)
+    assert cost.size == sum(4 * math.prod(shape) for shape in dims)
+    rest = sum({header.tile_bytes for header in headers})
+    assert cost.size / chips <= cost.chip_size < cost.size / chips + rest
+    assert tree_cost(headers, chips=1).chip_size == cost.size
+
+
+@given(dims=st.lists(shapes, min_size=1, max_size=6), power=st.integers(1, 10))
+def test_chips_exchange_a_digest_for_each_part_they_made(
+    dims: list[tuple[int, ...]], power: int
+) -> None:
+    headers = [tensor_header((f"{i}",), "float32", shape) for i, shape in enumerate(dims)]
+    cost = tree_cost(headers, chips=1 << power)
+    parts = [min(math.prod(header.grid), 1 << power) for header in headers]
+    assert cost.gathered == 32 * sum(parts)
+    assert tree_cost(headers, chips=1).gathered == 0
+
+
+def test_hashes_are_as_many_as_the_oracle_computes() -> None:
+    tree = small_tree()
+    counted = 0
+    real = digest_tree.level_hash("blake3")
+
+    def counting(level: DigestLevel, material: bytes) -> bytes:
+        nonlocal counted
+        counted += 1
+        return real(level, material)
+
+    leaves = {name: np.asarray(value) for name, value in tree.items()}
+    digest = tree_digest(leaves, step=3)
+    tops = []
+    for header in headers_of(leaves):
+        counted += 2 * math.prod(header.grid) - 1  # tiles, and the nodes above them
+        top = next(t.root for t in digest.tensors if t.path == header.path)
+        counted += 1
+        tops.append(top)
+    counting(DigestLevel.STRUCTURE, b"")
+    root = digest_tree.set_root(counting, tops)
+    assert root == digest.set_root
+    counting(DigestLevel.STATE, b"")
+    assert tree_cost(headers_of(leaves), chips=4).hashes == counted
+
+
+@pytest.mark.parametrize("alg", ["blake3", "sha256"])
+@pytest.mark.parametrize("place", range(4))
+def test_opening_has_the_size_of_a_real_one(place: int, alg: str) -> None:
+    tree = small_tree()
+    headers = headers_of(tree)
+    header = headers[place]
+    digest = tree_digest(tree, step=7, alg=alg)
+    index = tuple(count - 1 for count in header.grid)
+    made = open_tile(tree, digest, path=header.path, index=index)
+    assert opening_bytes(headers, place, alg=alg) == len(made)
+    assert opening.Opening.from_bytes(made).header == header
