@@ -10,7 +10,8 @@
 
 It writes signed files and no more: `anh prove runs/mine` brings them to a log and makes the run
 proof. The plan is `native`: an auditor judges such a run by the contract's programs within bounds,
-since nobody else runs your code.
+since nobody else runs your code. For the same reason nobody else can make its states and gradients
+again, so they are kept in the run directory beside the training checkpoints.
 """
 
 import time
@@ -29,12 +30,15 @@ from anh_jax.errors import AnhError
 from anh_jax.export_weights import exported_bytes, gathered, write_export
 from anh_jax.preparation import PreparedContract, plan_digest
 from anh_jax.run_directory import RunDirectory
+from anh_jax.training.checkpoints import Position, TrainingCheckpoints
 from anh_jax.training.digest_policy import every_of
 from anh_jax.training.digester_choice import choose_digester
 from anh_jax.training.loop import CompletedStep, StepBatch
 from anh_jax.training.observers.attestation import Attestation, DigestSchedule
+from anh_jax.training.observers.checkpointing import Checkpointing
 from anh_jax.training.observers.metrics import MetricsFile
 from anh_jax.training.recorder import StepRecorder
+from anh_jax.training.retained_steps import RETENTION_FACT, RetainedSteps
 from anh_jax.training.seams import AttemptRequest
 from anh_jax.workbench import MeshSizes, Workbench, materials_of
 from attest.canonical import hex_float, parse_hex_float
@@ -45,14 +49,25 @@ from attest.step_file import StepFile
 class OwnRun:
     """One attested run of a loop of your own, in one process; made by `open_run`."""
 
-    def __init__(self, run: RunDirectory, bench: Workbench) -> None:
+    def __init__(self, run: RunDirectory, bench: Workbench, retained: RetainedSteps) -> None:
         self._run = run
         self._bench = bench
         self._contract = bench.materials.contract
         self._state: dict[str, Any] = bench.executor.initial_state(self._contract.seed)
         self._taken = 0
         self._clock = time.perf_counter()
-        self._attestation = _begin(run, bench, self._state)
+        self._retained = retained
+        self._attestation = _begin(run, bench, self._state, retained)
+        kept = bench.materials.experiment.checkpoints
+        self._checkpoints = TrainingCheckpoints(run.checkpoints, keep=kept.keep)
+        self._checkpointing = Checkpointing(
+            self._checkpoints,
+            every=kept.every_steps,
+            last_step=self._contract.steps,
+            place=self._place,
+            should_stop=lambda: False,
+            announce=lambda step: None,
+        )
         self._metrics = MetricsFile(
             run.metrics,
             first_step=1,
@@ -120,12 +135,16 @@ class OwnRun:
         )
         self._clock = now
         self._attestation.after_step(completed)
+        self._retained.save(step, outputs, moved)
+        self._checkpointing.after_step(completed)
         self._metrics.after_step(completed)
         self._taken = step
         self._state = moved
 
     def finish(self) -> Path:
         """Export the weights, evaluate the hold-out set, sign `final`; return the directory."""
+        self._checkpointing.finish()
+        self._checkpoints.close()
         self._attestation.close()
         self._metrics.close()
         parameters = self._state["parameters"]
@@ -139,6 +158,12 @@ class OwnRun:
         attested_run.close(self._run, metrics)
         return self._run.root
 
+    def _place(self) -> Position:
+        self._attestation.sync()
+        position = self._attestation.position
+        assert position is not None
+        return position
+
     def _check_tree(self, state: Mapping[str, Any]) -> None:
         def shapes(tree: Any) -> Any:
             return jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)
@@ -151,18 +176,24 @@ class OwnRun:
             )
 
 
-def open_run(contract: PreparedContract, directory: str | Path) -> OwnRun:
+def open_run(
+    contract: PreparedContract, directory: str | Path, *, retain_bytes: int | None = None
+) -> OwnRun:
     """Begin an attested run of your own loop in a new directory.
 
-    Raises AnhError where the directory holds something already.
+    `retain_bytes` bounds what is kept for auditors, bytes; the oldest steps go first, genesis says
+    so, and a step that is not kept any more counts as withheld. None keeps every step. Raises
+    AnhError where the directory holds something already.
     """
     run = RunDirectory.create(Path(directory))
     contract.write(run)
     bench = Workbench(materials_of(contract), MeshSizes(), microbatch=None)
-    return OwnRun(run, bench)
+    return OwnRun(run, bench, RetainedSteps(run.retained, limit=retain_bytes))
 
 
-def _begin(run: RunDirectory, bench: Workbench, state: Mapping[str, Any]) -> Attestation:
+def _begin(
+    run: RunDirectory, bench: Workbench, state: Mapping[str, Any], retained: RetainedSteps
+) -> Attestation:
     experiment, contract = bench.materials.experiment, bench.materials.contract
     alg = experiment.attest.alg
     root = tree_digest(state, step=0, alg=alg).root.hex()
@@ -173,7 +204,7 @@ def _begin(run: RunDirectory, bench: Workbench, state: Mapping[str, Any]) -> Att
         plan=plan_digest(experiment),
         operator=experiment.attest.operator,
         execution_class=facts,
-        environment=environment(),
+        environment={**environment(), RETENTION_FACT: retained.rule},
         digest_policy=experiment.attest.unmeasured_digest,
         alg=alg,
         init=bench.materials.programs.init_kind,

@@ -11,6 +11,7 @@ Everything a run leaves behind is below one folder, whose layout users meet:
     keys/             private keys, mode 0600
     log/              the local log
     checkpoints/      training checkpoints (Orbax)
+    retained/         an own loop's gradients and states, <step>.safetensors
     export/           safetensors
     attempts/         requests and grants of attempts
     metrics.jsonl, policy.toml, run.proof, report.html
@@ -103,6 +104,11 @@ class RunDirectory:
     def checkpoints(self) -> Path:
         """Return the folder of the training checkpoints."""
         return self.root / "checkpoints"
+
+    @property
+    def retained(self) -> Path:
+        """Return the folder of the gradients and states that an own loop keeps for auditors."""
+        return self.root / "retained"
 
     @property
     def export(self) -> Path:

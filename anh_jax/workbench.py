@@ -145,6 +145,10 @@ class Workbench:
         """Return shape, dtype and sharding of each leaf of the state on this mesh."""
         return abstract_state(self.materials.programs.stored["init"].signature, self.mesh)
 
+    def abstract_outputs(self) -> dict[str, Any]:
+        """Return shape, dtype and sharding of each output of the gradient program on this mesh."""
+        return abstract_state(self.materials.programs.stored["gradient"].signature, self.mesh)
+
     def batches(self, first: int, last: int) -> Iterator[StepBatch]:
         """Yield the batches of steps `first` to `last` on the mesh, read ahead in threads."""
         for batch in self.reader.batches(first, last):

@@ -34,10 +34,9 @@ def headline(audited: Audited) -> str:
     if refuted or failed:
         return f"REFUTED: {(failed + refuted)[0]}"
     if counts["withheld"]:
-        return (
-            f"FAILED: {counts['withheld']:,} of {len(results):,} steps withheld: the states before "
-            "them cannot be regenerated here, and nobody opened them"
-        )
+        first = next(r for r in results if r.outcome == "withheld")
+        words = f"{counts['withheld']:,} of {len(results):,} steps withheld"
+        return f"FAILED: {words}; step {first.step:,}: {first.words}"
     if audited.artifact:
         return f"FAILED: {audited.artifact} is not the file that the final record names"
     if exit_code(audited) is ExitCode.COULD_NOT_RUN:

@@ -124,7 +124,6 @@ def _carry_out(order: _Order, mesh: MeshSizes | None, policy: Policy | None) -> 
     attempts = (attempt.mesh for attempt in transcript.attempts.values())
     meshes = [MeshSizes(data=a.data, fsdp=a.fsdp, tensor=a.tensor) for a in attempts]
     give_devices([*meshes, *([] if mesh is None else [mesh])])
-    method: Method = "exact" if mesh is None else "preliminary"
     with Auditor(run, transcript, mesh=mesh) as auditor:
         findings = _watched(auditor, order.sample.steps, run.root.name)
         own_class = auditor.own_class()
@@ -134,7 +133,7 @@ def _carry_out(order: _Order, mesh: MeshSizes | None, policy: Policy | None) -> 
         transcript,
         order.sample,
         auditor=who.operator,
-        method=method,
+        method=_method(findings, mesh),
         own_class=own_class,
     )
     properties: tuple[Property, ...] = ()
@@ -166,6 +165,12 @@ def _carry_out(order: _Order, mesh: MeshSizes | None, policy: Policy | None) -> 
         client="" if proof is None else _client(run, proof, policy),
         artifact=_odd_artifact(run, transcript),
     )
+
+
+def _method(findings: Findings, mesh: MeshSizes | None) -> Method:
+    """Return `exact` only where no step was weighed within bounds."""
+    bounded = any(result.a is not None for result in findings.results)
+    return "preliminary" if bounded or mesh is not None else "exact"
 
 
 def _watched(auditor: Auditor, steps: Sequence[int], title: str) -> Findings:

@@ -9,6 +9,7 @@ import jax
 
 from anh_jax.audit.benches import Benches
 from anh_jax.audit.exact import ExactJudge, Judged
+from anh_jax.audit.kept_states import KeptStates
 from anh_jax.audit.preliminary import Opened, PreliminaryJudge
 from anh_jax.audit.replay import Reached, Replay, Unreached
 from anh_jax.audit.results import Check, StepResult, graver
@@ -22,6 +23,7 @@ from anh_jax.line import SignedRow
 from anh_jax.run_directory import RunDirectory
 from anh_jax.stated_class import ClassMatch, match_class
 from anh_jax.training.checkpoints import TrainingCheckpoints
+from anh_jax.training.retained_steps import RetainedSteps
 from anh_jax.training.state import State
 from anh_jax.workbench import Counts, MeshSizes, Workbench, read_materials
 from attest.statements import Attempt
@@ -65,7 +67,8 @@ class Auditor:
         self.materials = read_materials(run)
         self._benches = Benches(self.materials, transcript.genesis)
         self._checkpoints = TrainingCheckpoints(run.checkpoints, keep=_KEEP_ALL)
-        self._replay = Replay(transcript, self._benches, self._checkpoints)
+        self._kept = KeptStates(transcript, self._checkpoints, RetainedSteps(run.retained))
+        self._replay = Replay(transcript, self._benches, self._kept)
         self._mesh = mesh
         self._alg = transcript.genesis.alg
         self._judges: dict[int, ExactJudge] = {}
@@ -142,8 +145,9 @@ class Auditor:
         signed = self._transcript.line.rows[step - 1]
         judged = self._judge(before, signed)
         result = judged.result
-        if self._mesh is not None and result.outcome != "refuted":
-            result = self._within_bounds(before, signed, judged, self._benches.on(self._mesh))
+        bench = self._bench_for_bounds(signed, result)
+        if bench is not None:
+            result = self._within_bounds(before, signed, judged, bench)
         for stale in self._beside.get(step, ()):
             if stale.row_hash != signed.row_hash:
                 beside = self._judge(before, stale).result
@@ -178,13 +182,16 @@ class Auditor:
         Where a step on the way does not hold, the run does not: that is said once, with the first
         step that needed it.
         """
-        result = StepResult(step, "withheld", unreached.words)
+        words = unreached.words
+        if self._benches.native and step > 1:
+            words = f"{self._kept.missing(step - 1)}; {words}"
+        result = StepResult(step, "withheld", words)
         if unreached.last is None or unreached.last.step + 1 in self._refuted:
             return result
         broken = self._transcript.line.rows[unreached.last.step]
         found = self._judge(unreached.last, broken).result
         if found.outcome != "refuted":
-            return dataclasses.replace(result, words=f"{unreached.words} ({found.words})")
+            return dataclasses.replace(result, words=f"{words} ({found.words})")
         self._refuted.add(found.step)
         where = "before" if found.step < step else "after"
         words = f"step {found.step}, {where} it: {found.words}"
@@ -201,18 +208,40 @@ class Auditor:
             )
         return self._judges[attempt.number].judge(before, signed)
 
+    def _bench_for_bounds(self, signed: SignedRow, result: StepResult) -> Workbench | None:
+        """Return where a step is to be judged within bounds; None where bits alone judge it.
+
+        Of a native plan other bits say nothing, so the run's own mesh serves.
+        """
+        if result.outcome == "refuted":
+            return None
+        if self._mesh is not None:
+            return self._benches.on(self._mesh)
+        if self._benches.native and result.outcome == "unattestable":
+            return self._benches.of(self._transcript.attempt_of(signed))
+        return None
+
     def _within_bounds(
         self, before: Reached, signed: SignedRow, judged: Judged, bench: Workbench
     ) -> StepResult:
-        """Weigh a step by the preliminary checks on another mesh, where all of it can be opened."""
-        after = judged.after
-        if after is None:
-            own = self._benches.of(self._transcript.attempt_of(signed))
-            after = self._replay.retained(signed.row.step, own)
-        if judged.outputs is None or after is None:
-            return judged.result
+        """Weigh a step by the preliminary checks, where all of it can be opened."""
+        own = self._benches.of(self._transcript.attempt_of(signed))
+        step, native = signed.row.step, self._benches.native
+        after, outputs = judged.after, judged.outputs
+        # Of an own loop the files are read even where they could be done without: a changed one
+        # is then named whatever the bits.
+        if native or after is None:
+            after = self._kept.state(step, own) or after
+        if native or outputs is None:
+            outputs = self._kept.outputs(step, own) or outputs
+        if outputs is None or after is None or (native and self._kept.fault(step)):
+            if not native:
+                return judged.result
+            # Only the trainer has what its own code gave: not to show it is to withhold it.
+            words = f"{self._kept.missing(step)}; {judged.result.words}"
+            return dataclasses.replace(judged.result, outcome="withheld", words=words)
         exact = judged.result.outcome == "pass"
-        opened = Opened(before.state, judged.outputs, after, exact=exact)
+        opened = Opened(before.state, outputs, after, exact=exact)
         judge = PreliminaryJudge(bench, self._unmoved, alg=self._alg)
         return judge.judge(opened, signed.row, judged.result)
 

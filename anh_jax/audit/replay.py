@@ -1,9 +1,9 @@
 """Regenerates states of a run bit for bit, each proven to be the one that the run committed.
 
-A replay starts from the nearest state at hand (state 0 by `init`, the state it reached last, a
-training checkpoint) and steps forward by the contract's programs on the mesh of each step's
-attempt. No state counts before its digest is that of the row: what starts from a state of the
-trainer's, unchecked, would audit nothing.
+A replay starts from the nearest state at hand (state 0 by `init`, the state it reached last, one
+that lies in the run directory) and steps forward by the contract's programs on the mesh of each
+step's attempt. No state counts before its digest is that of the row: what starts from a state of
+the trainer's, unchecked, would audit nothing.
 """
 
 from collections.abc import Iterator
@@ -13,11 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from anh_jax.audit.benches import Benches, placed
+from anh_jax.audit.kept_states import KeptStates
 from anh_jax.audit.transcript import Transcript
 from anh_jax.digest.host import gradient_digest, tree_digest
-from anh_jax.errors import AnhError
 from anh_jax.line import SignedRow
-from anh_jax.training.checkpoints import TrainingCheckpoints
 from anh_jax.training.state import State, moving_part
 from anh_jax.workbench import Workbench
 
@@ -45,21 +44,21 @@ class Unreached:
 class Replay:
     """Produces the states of one run; asked for ascending steps, it never goes back.
 
-    `checkpoints` are those of the run directory; None replays from state 0 alone.
+    `kept` are the states in the run directory; with none there it replays from state 0 alone.
     """
 
     def __init__(
         self,
         transcript: Transcript,
         benches: Benches,
-        checkpoints: TrainingCheckpoints | None,
+        kept: KeptStates,
     ) -> None:
         self._transcript = transcript
         self._benches = benches
-        self._checkpoints = checkpoints
+        self._kept = kept
         self._running: Reached | None = None
         self._broken: dict[int, Reached] = {}
-        self.notes: list[str] = []
+        self.notes = kept.notes
 
     def state(self, step: int) -> Reached | Unreached:
         """Return the state after `step` steps. The caller may not give its buffers away."""
@@ -75,39 +74,24 @@ class Replay:
             if start is not None:
                 return self._forward(start, step)
         return Unreached(
-            f"state {step} cannot be produced: neither state 0 nor a training checkpoint before it "
-            "is the committed one"
+            f"state {step} cannot be produced: neither state 0 nor a state kept before it is the "
+            "committed one"
         )
 
     def go_on_from(self, reached: Reached) -> None:
         """Take a state that was found to be the committed one as the next start."""
         self._running = reached
 
-    def retained(self, step: int, bench: Workbench) -> State | None:
-        """Return the state of a training checkpoint at `step`, if it is the committed one."""
-        committed = self._transcript.state_root(step)
-        if self._checkpoints is None or committed is None or step not in self._checkpoints.steps():
-            return None
-        try:
-            state = self._checkpoints.restore(step, bench.abstract_state()).state
-        except AnhError as error:
-            self.notes.append(str(error))
-            return None
-        if self._root(state, step) == committed:
-            return state
-        self.notes.append(f"the training checkpoint of step {step} is not the committed state")
-        return None
-
     def _origins(self, step: int) -> Iterator[int]:
         """Yield the steps of the states at hand up to `step`, nearest first."""
-        kept = set() if self._checkpoints is None else set(self._checkpoints.steps())
+        kept = self._kept.steps()
         if self._running is not None:
             kept.add(self._running.step)
         yield from sorted({0, *kept} & set(range(step + 1)), reverse=True)
 
     def _start(self, step: int) -> Reached | None:
         if step:
-            state = self.retained(step, self._bench(step))
+            state = self._kept.state(step, self._bench(step))
             return None if state is None else Reached(step, state)
         seed = self._benches.materials.contract.seed
         state = self._bench(1).executor.initial_state(seed)

@@ -51,11 +51,14 @@ def moved(state: State, updated: State) -> State:
     return {**state, **updated}
 
 
-def abstract_state(init: ProgramSignature, mesh: Mesh) -> Tree:
-    """Return shape, dtype and sharding of each leaf of the state: what a restore asks for."""
+def abstract_state(program: ProgramSignature, mesh: Mesh) -> Tree:
+    """Return shape, dtype and sharding of each leaf that a program gives: what a restore asks for.
+
+    Of `init` that is the state.
+    """
 
     def concrete(tensor: Tensor) -> jax.ShapeDtypeStruct:
         sharding = sharding_of(mesh, tensor.spec)
         return jax.ShapeDtypeStruct(tensor.shape, dtype_of(tensor.dtype), sharding=sharding)
 
-    return jax.tree.map(concrete, init.output_tree())
+    return jax.tree.map(concrete, program.output_tree())

@@ -88,7 +88,8 @@ def test_claimed_weight_and_finite_flag_are_facts(honest, audited, trainers, oth
 def test_native_plan_is_never_refuted_by_mismatch(workshop, audited, trainers) -> None:
     run = workshop.train(workshop.new_run("plan.kind=native"), trainers.LargerRate(1.0001))
     result = trainers.only(audited(run, trainers.BAD))
-    assert result.outcome == "unattestable"
+    assert result.outcome == "withheld"
+    assert f"step {trainers.BAD} is not retained; " in result.words
     assert "the trainer's plan is native" in result.words
 
 

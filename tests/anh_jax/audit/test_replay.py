@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from anh_jax.audit.benches import Benches
+from anh_jax.audit.kept_states import KeptStates
 from anh_jax.audit.replay import Reached, Replay, Unreached
 from anh_jax.digest.host import tree_digest
 from anh_jax.training.checkpoints import TrainingCheckpoints
@@ -21,7 +22,7 @@ def replay(trainers, workshop):
         if checkpoints == "kept":
             kept = TrainingCheckpoints(run.checkpoints, keep=99)
             opened.append(kept)
-        return Replay(told, Benches(workshop.read(run), told.genesis), kept)
+        return Replay(told, Benches(workshop.read(run), told.genesis), KeptStates(told, kept))
 
     with workshop.auditing():
         yield make

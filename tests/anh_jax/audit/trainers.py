@@ -157,10 +157,10 @@ class Workshop:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         (folder / "config.yaml").write_text(CONFIG)
-        prepared = prepare(load_experiment(folder / "config.yaml"))
+        self.prepared = prepare(load_experiment(folder / "config.yaml"))
         self._template = RunDirectory.create(folder / "template")
-        prepared.write(self._template)
-        self.materials: Materials = materials_of(prepared)
+        self.prepared.write(self._template)
+        self.materials: Materials = materials_of(self.prepared)
         self._benches: dict[MeshSizes, Workbench] = {}
         self._made = 0
 

@@ -1,0 +1,116 @@
+"""States and gradients that lie in a run directory, none of which counts before its digest does.
+
+Training checkpoints hold states; what an own loop retained (`training/retained_steps.py`) holds the
+state and the gradient of each step. Both are the trainer's files: a file that is missing is
+withheld, and one that is not what its row commits is named.
+"""
+
+from collections.abc import Callable
+
+from anh_jax.audit.transcript import Transcript
+from anh_jax.digest.host import gradient_digest, tree_digest
+from anh_jax.errors import AnhError
+from anh_jax.training.checkpoints import TrainingCheckpoints
+from anh_jax.training.executor import Tree
+from anh_jax.training.retained_steps import RETENTION_FACT, RetainedSteps
+from anh_jax.training.state import State
+from anh_jax.workbench import Workbench
+
+
+class KeptStates:
+    """What is at hand of one run's states and gradients; `notes` name each file that is no good.
+
+    Without `checkpoints` or `retained` there is nothing of that kind.
+    """
+
+    def __init__(
+        self,
+        transcript: Transcript,
+        checkpoints: TrainingCheckpoints | None = None,
+        retained: RetainedSteps | None = None,
+    ) -> None:
+        self._transcript = transcript
+        self._alg = transcript.genesis.alg
+        self._checkpoints = checkpoints
+        self._retained = retained
+        self._faults: dict[int, str] = {}
+        self.notes: list[str] = []
+
+    def steps(self) -> set[int]:
+        """Return the steps after which a state lies here, good or not."""
+        saved = () if self._checkpoints is None else self._checkpoints.steps()
+        retained = () if self._retained is None else self._retained.steps()
+        return {*saved, *retained}
+
+    def state(self, step: int, bench: Workbench) -> State | None:
+        """Return the committed state after a step, laid out for `bench`; None where there is none.
+
+        A row without a state root commits no state, so nothing could be shown to be it.
+        """
+        committed = self._transcript.state_root(step)
+        if committed is None:
+            return None
+
+        def root(state: State) -> str:
+            return tree_digest(state, step=step, alg=self._alg).root.hex()
+
+        shapes = bench.abstract_state()
+        checkpoints, retained = self._checkpoints, self._retained
+        if retained is not None and retained.path(step).is_file():
+            what = f"{retained.path(step)}: its state is not the one that step {step} commits"
+            return self._checked(step, lambda: retained.state(step, shapes), root, committed, what)
+        if checkpoints is not None and step in checkpoints.steps():
+            what = f"the training checkpoint of step {step} is not the committed state"
+            return self._checked(
+                step, lambda: checkpoints.restore(step, shapes).state, root, committed, what
+            )
+        return None
+
+    def outputs(self, step: int, bench: Workbench) -> Tree | None:
+        """Return the committed `gradient` and `statistics` of a step; None where none is here."""
+        retained = self._retained
+        if retained is None or not retained.path(step).is_file():
+            return None
+
+        def root(outputs: Tree) -> str:
+            return gradient_digest(outputs, step=step, alg=self._alg).root.hex()
+
+        committed = self._transcript.line.rows[step - 1].row.gradient_root
+        what = f"{retained.path(step)}: its gradient is not the one that step {step} commits"
+        shapes = bench.abstract_outputs()
+        return self._checked(step, lambda: retained.outputs(step, shapes), root, committed, what)
+
+    def fault(self, step: int) -> str:
+        """Say what was wrong with a step's files; empty where nothing was, so far."""
+        return self._faults.get(step, "")
+
+    def missing(self, step: int) -> str:
+        """Say in words why a step's state or gradient is not at hand."""
+        if fault := self.fault(step):
+            return fault
+        if step and self._transcript.state_root(step) is None:
+            return f"row {step} commits no state, so no file could be shown to be it"
+        told = self._transcript.genesis.environment.get(RETENTION_FACT)
+        rule = "" if told is None else f" (genesis says what is: {told})"
+        return f"step {step} is not retained{rule}"
+
+    def _checked(
+        self,
+        step: int,
+        read: Callable[[], Tree],
+        root: Callable[[Tree], str],
+        committed: str,
+        what: str,
+    ) -> Tree | None:
+        """Return what `read` gives if its root is the committed one, else note the fault."""
+        try:
+            found = read()
+        except AnhError as error:
+            fault = str(error)
+        else:
+            if root(found) == committed:
+                return found
+            fault = what
+        self._faults[step] = fault
+        self.notes.append(fault)
+        return None
