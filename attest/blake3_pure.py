@@ -149,8 +149,12 @@ def blake3_keyed(key: bytes, data: bytes, length: int = 32) -> bytes:
     return _output(_tree(struct.unpack("<8I", key), data, _KEYED_HASH), length)
 
 
+def blake3_context_key(context: str) -> bytes:
+    """Return the 32-byte key of the domain named by `context` (section 2.3)."""
+    return _output(_tree(_IV, context.encode(), _DERIVE_KEY_CONTEXT), 32)
+
+
 def blake3_derive_key(context: str, material: bytes, length: int = 32) -> bytes:
     """Derive `length` bytes from `material` in the domain named by `context` (section 2.3)."""
-    root = _tree(_IV, context.encode(), _DERIVE_KEY_CONTEXT)
-    key = struct.unpack("<8I", _output(root, 32))
+    key = struct.unpack("<8I", blake3_context_key(context))
     return _output(_tree(key, material, _DERIVE_KEY_MATERIAL), length)

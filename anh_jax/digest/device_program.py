@@ -1,0 +1,99 @@
+"""The compiled program of a plan: every device hashes its tiles, one gather, the top of the trees.
+
+It runs under shard_map: a plain jit would gather the elements themselves. Only digests cross
+between devices, and only 32 bytes a tensor leave them.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from anh_jax.digest.device_plan import DevicePlan, Operands, Piece, TensorCut, TreeHash
+from anh_jax.digest.leaves import hash_leaves
+from anh_jax.digest.merge_list import run_merges
+from anh_jax.digest.placement import spec
+from anh_jax.digest.tile_words import tile_words
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRoots:
+    """Hold what a program returns, the same on every device.
+
+    `roots` uint32[tensors, 8] are the roots of the tensors' tiles, `differs` bool[tensors,
+    devices] marks the devices whose digests of a tensor are not those of the first device that
+    holds the same elements, and `any_differs` says whether there are any.
+    """
+
+    roots: jax.Array
+    differs: jax.Array
+    any_differs: jax.Array
+
+
+jax.tree_util.register_dataclass(DeviceRoots)
+
+Program = Callable[[Sequence[jax.Array], Operands], DeviceRoots]
+
+
+def make_program(tree_hash: TreeHash, plan: DevicePlan) -> Program:
+    """Return the jitted program: (values of the tensors with elements, operands) -> roots."""
+    filled = [index for index, tensor in enumerate(plan.tensors) if math.prod(tensor.header.dims)]
+    placements = [plan.tensors[index].placement for index in filled]
+    names = plan.mesh.mesh.axis_names
+
+    def hash_on_device(values: Sequence[jax.Array], operands: Operands) -> DeviceRoots:
+        blocks = dict(zip(filled, values, strict=True))
+        pool = _hash_batches(tree_hash, plan, blocks, operands)
+        pool = run_merges(pool, operands.pairs, operands.kinds, tree_hash.merge)
+        mine = pool[operands.mine]
+        gathered = mine if plan.mesh.mesh.size == 1 else lax.all_gather(mine, names, tiled=True)
+        top = run_merges(gathered, operands.top_pairs, operands.top_kinds, tree_hash.merge)
+        differs = _differs(gathered, operands, len(plan.tensors))
+        return DeviceRoots(top[operands.roots], differs, differs.any())
+
+    # Where a tensor is cut otherwise than it is held, this is where its elements move.
+    mapped = jax.shard_map(
+        hash_on_device,
+        mesh=plan.mesh.mesh,
+        in_specs=([spec(placement.cut) for placement in placements], PartitionSpec()),
+        out_specs=PartitionSpec(),
+        check_vma=False,
+    )
+    held = [plan.mesh.sharding(placement.held) for placement in placements]
+    everywhere = NamedSharding(plan.mesh.mesh, PartitionSpec())
+    return jax.jit(mapped, in_shardings=(held, everywhere), out_shardings=everywhere)
+
+
+def _hash_batches(
+    tree_hash: TreeHash, plan: DevicePlan, blocks: dict[int, jax.Array], operands: Operands
+) -> jax.Array:
+    """Hash the leaves of all tensors, one batch after the other."""
+    pool: list[jax.Array] = []
+    for pieces, batch, numbers in zip(plan.batches, plan.leaves, operands.leaves, strict=True):
+        if pool:  # so that two batches are never in memory at once
+            blocks, pool[-1] = lax.optimization_barrier((blocks, pool[-1]))
+        words = [_piece_words(plan.tensors[piece.tensor], piece, blocks) for piece in pieces]
+        pool.append(hash_leaves(tree_hash, batch, words, numbers))
+    return pool[0] if len(pool) == 1 else jnp.concatenate(pool)
+
+
+def _piece_words(tensor: TensorCut, piece: Piece, blocks: dict[int, jax.Array]) -> jax.Array:
+    if piece.tensor not in blocks:  # one tile of no bytes
+        return jnp.zeros((1, 0), jnp.uint32)
+    block = blocks[piece.tensor]
+    if piece.tiles < math.prod(tensor.grid):
+        block = lax.slice_in_dim(block, piece.start, piece.stop, axis=piece.axis)
+    return tile_words(block, tensor.header.dtype, tensor.tile)
+
+
+def _differs(gathered: jax.Array, operands: Operands, tensors: int) -> jax.Array:
+    subtrees = operands.mine.shape[0]
+    differs = (gathered != gathered[operands.first]).any(axis=1).reshape(-1, subtrees)
+    counts = jax.ops.segment_sum(
+        differs.T.astype(jnp.int32), operands.owner, tensors, indices_are_sorted=True
+    )
+    return counts > 0
