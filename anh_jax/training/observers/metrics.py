@@ -3,6 +3,7 @@
 import json
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,16 @@ class MetricsFile:
         """Append what was signed last and close the file."""
         self._write_signed()
         self._stream.close()
+
+    def __enter__(self) -> "MetricsFile":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *unused: object) -> None:
+        if kind is None:
+            self.close()
+            return
+        with suppress(OSError):  # a full disk may be what the run ended with
+            self._stream.close()
 
     def _write_signed(self) -> None:
         while self._waiting:
