@@ -17,6 +17,7 @@ from anh_jax.program.storage import read_program
 from anh_jax.run_directory import RunDirectory
 from anh_jax.stated_class import class_facts, joint_class
 from anh_jax.training.seams import AttemptGrant, AttemptRequest
+from anh_jax.training.segments import decide_segments
 from attest import merkle
 from attest.contract import Contract
 from attest.envelope import Envelope, sign
@@ -90,10 +91,13 @@ def genesis_of(run: RunDirectory) -> Genesis:
     return statement
 
 
-def sign_attempt(run: RunDirectory, requests: Sequence[AttemptRequest]) -> AttemptGrant:
+def sign_attempt(
+    run: RunDirectory, requests: Sequence[AttemptRequest], *, segments: str = "off"
+) -> AttemptGrant:
     """Sign the attempt that the workers ask for, one request a rank, in order of rank.
 
-    Raises AnhError where the ranks disagree: they would train apart without saying so.
+    `segments` is `attest.segments` of the config; what it comes to is a fact of the attempt. Raises
+    AnhError where the ranks disagree: they would train apart without saying so.
     """
     if [request.rank for request in requests] != list(range(len(requests))):
         raise AnhError(f"{run.root}: the workers' ranks are not 0, 1, 2, ...; restart the run")
@@ -111,6 +115,7 @@ def sign_attempt(run: RunDirectory, requests: Sequence[AttemptRequest]) -> Attem
     if run.has_statement("final"):
         raise AnhError(f"{run.root}: the run is final; nothing of it can be signed any more")
     number = max(run.attempts(), default=0) + 1
+    decision = decide_segments(segments, workers=len(requests), step_seconds=first.gradient_seconds)
     attempt = Attempt(
         resumed_from=first.resumed_record_hex or run_id(run),
         run=run_id(run),
@@ -119,12 +124,17 @@ def sign_attempt(run: RunDirectory, requests: Sequence[AttemptRequest]) -> Attem
         worker_keys=tuple(request.public_key_hex for request in requests),
         mesh=Mesh(**first.mesh),
         processes=len(requests),
-        environment={**first.environment, **_class_facts(run, requests)},
+        environment={**first.environment, **decision.facts, **_class_facts(run, requests)},
         reason=_reason(number, first),
     )
     envelope = sign(encode_statement(attempt), [run.key("run")])
     run.write_statement(f"attempt-{number}", envelope)
-    return AttemptGrant(number=number, record=envelope.record_hash().hex())
+    return AttemptGrant(
+        number=number,
+        record=envelope.record_hash().hex(),
+        segments=decision.every,
+        segments_why=decision.why,
+    )
 
 
 def _class_facts(run: RunDirectory, requests: Sequence[AttemptRequest]) -> dict[str, str]:

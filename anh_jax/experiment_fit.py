@@ -44,7 +44,14 @@ def check_values(value: Any, *, origin: Origin, path: Path = ()) -> None:
 
 def check_fit(experiment: "Experiment", *, origin: Origin) -> None:
     """Refuse fields that do not fit together; raises ConfigError naming the one to change."""
-    for check in (_check_training, _check_split, _check_model, _check_loss, _check_properties):
+    for check in (
+        _check_training,
+        _check_split,
+        _check_segments,
+        _check_model,
+        _check_loss,
+        _check_properties,
+    ):
         check(experiment, origin)
 
 
@@ -73,6 +80,19 @@ def _check_split(experiment: "Experiment", origin: Origin) -> None:
         if part is not None and part % shards:
             message = f"{part} does not split over mesh.data x mesh.fsdp ({shards}); use a multiple"
             raise refuse(origin, key, message)
+
+
+def _check_segments(experiment: "Experiment", origin: Origin) -> None:
+    attest, every = experiment.attest, experiment.checkpoints.every_steps
+    if not attest.segments.startswith("every ") or not attest.digest.startswith("every "):
+        return  # auto looks after itself: a training checkpoint waits for the next digested state
+    if every % int(attest.digest.removeprefix("every ")):
+        message = (
+            f"a segment ends at every training checkpoint, where the state must be digested: "
+            f"checkpoints.every_steps ({every}) is no multiple of attest.digest ({attest.digest}); "
+            "make it one, or use off"
+        )
+        raise refuse(origin, ("attest", "segments"), message)
 
 
 def _check_model(experiment: "Experiment", origin: Origin) -> None:

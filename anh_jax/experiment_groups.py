@@ -151,6 +151,13 @@ class Attest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Literal["auto", "host", "device"],
         Meta(description="Who hashes, all to equal bytes; auto: the host for CPUs, else devices."),
     ] = "auto"
+    segments: Annotated[
+        str,
+        Meta(
+            pattern=r"^(off|auto|every [1-9][0-9]{0,3})$",
+            description="What is logged: 'off' steps, 'every K' a segment for K or more, 'auto'.",
+        ),
+    ] = "off"
     alg: Annotated[Literal["blake3", "sha256"], Meta(description="Hash of the state digest.")] = (
         "blake3"
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from anh_jax.errors import AnhError
 from anh_jax.run_directory import RunDirectory
 from attest import step_file
-from attest.statements import Row, Step, decode_statement
+from attest.statements import Row, Segment, Step, decode_statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,29 @@ def signed_rows(run: RunDirectory) -> Iterator[SignedRow]:
                 record_hash=envelope.record_hash(),
                 attempt=attempt,
             )
+
+
+@dataclass(frozen=True, slots=True)
+class SignedSegment:
+    """One segment as an attempt's first worker signed it; `record` is its record hash in hex."""
+
+    segment: Segment
+    record: str
+    attempt: int
+
+
+def signed_segments(run: RunDirectory) -> Iterator[SignedSegment]:
+    """Yield every segment of the run, attempt by attempt; none where steps are logged.
+
+    Raises FormatError naming file and line where a file is damaged before its last line.
+    """
+    for attempt in run.attempts():
+        path = run.segment_file(attempt=attempt)
+        for envelope in step_file.read(path) if path.exists() else ():
+            statement = decode_statement(envelope.payload)
+            if not isinstance(statement, Segment):
+                raise AnhError(f"{path}: holds a statement that is no segment; move the file away")
+            yield SignedSegment(statement, envelope.record_hash().hex(), attempt)
 
 
 class BrokenLineError(AnhError):

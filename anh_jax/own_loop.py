@@ -40,6 +40,7 @@ from anh_jax.training.observers.metrics import MetricsFile
 from anh_jax.training.recorder import StepRecorder
 from anh_jax.training.retained_steps import RETENTION_FACT, RetainedSteps
 from anh_jax.training.seams import AttemptRequest
+from anh_jax.training.segments import open_segments
 from anh_jax.workbench import MeshSizes, Workbench, materials_of
 from attest.canonical import hex_float, parse_hex_float
 from attest.keys import PrivateKey
@@ -221,7 +222,7 @@ def _begin(
         environment={**environment(), "selfReplay": "not tried"},
         reason="start",
     )
-    grant = attested_run.sign_attempt(run, [request])
+    grant = attested_run.sign_attempt(run, [request], segments=experiment.attest.segments)
     key.save(run.key_path(f"worker-{grant.number}-0"), "worker")
     recorder = StepRecorder(
         run=identity,
@@ -230,6 +231,7 @@ def _begin(
         file=StepFile(run.step_file(attempt=grant.number, rank=0)),
         previous=identity,
         bound=parse_hex_float(contract.numerics.cap),
+        segments=open_segments(run, grant, run_id=identity, rank=0, last_step=contract.steps),
     )
     digests = choose_digester(experiment.attest.digester, bench.mesh, alg=alg)
     schedule = DigestSchedule(

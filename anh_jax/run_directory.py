@@ -7,7 +7,7 @@ Everything a run leaves behind is below one folder, whose layout users meet:
     programs/         StableHLO blobs, signatures, constants, rules, plan
     data/             leaf hashes of the examples
     statements/       signed envelopes: contract, genesis, attempt-<n>, final
-    steps/            signed rows, <attempt>-<rank>.jsonl
+    steps/            signed rows, <attempt>-<rank>.jsonl; segments, <attempt>-segments.jsonl
     keys/             private keys, mode 0600
     log/              the local log
     checkpoints/      training checkpoints (Orbax)
@@ -29,6 +29,7 @@ from anh_jax.errors import AnhError
 from attest import canonical
 from attest.envelope import Envelope
 from attest.keys import PrivateKey
+from attest.segment import segment_file
 
 _FOLDERS = ("programs", "data", "statements", "steps", "keys", "checkpoints", "export", "attempts")
 
@@ -146,6 +147,10 @@ class RunDirectory:
     def step_file(self, *, attempt: int, rank: int) -> Path:
         """Return the append-only file of one host's signed rows in one attempt."""
         return self.root / "steps" / f"{attempt}-{rank}.jsonl"
+
+    def segment_file(self, *, attempt: int) -> Path:
+        """Return the append-only file of the segments that an attempt's first worker signed."""
+        return segment_file(self.root / "steps", attempt)
 
     def contract(self) -> dict[str, Any]:
         """Return the contract's JSON object; raises FormatError where it is not canonical."""

@@ -90,7 +90,7 @@ def audit(directory: Path, asked: Asked, wanted: Wanted) -> Audited:
         announced = read_announced(log, run_id(run))
         if announced.final_index is None:
             raise CommandError(_not_over(run))
-        transcript = read_closed_run(log, run_id(run))
+        transcript = read_closed_run(log, run_id(run), run)
         who = auditor_name(directory, asked, policy, transcript.genesis.trainer)
         if wanted.steps:
             sample = chosen_sample(wanted.steps, total=transcript.final.steps)

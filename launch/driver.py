@@ -76,7 +76,9 @@ class RunDriver:
         """Sign genesis, if the run has none, and the attempt that the workers ask for."""
         if not self.run.has_statement("genesis"):
             self._begin(requests)
-        return attested_run.sign_attempt(self.run, requests)
+        return attested_run.sign_attempt(
+            self.run, requests, segments=self.experiment.attest.segments
+        )
 
     def check(self) -> None:
         """Raise what stopped the shipper: hosts that signed different rows, a full disk."""

@@ -182,21 +182,26 @@ def _step_file(path: Path) -> Description:
     from attest.statements import Segment, Step, decode_statement
 
     steps: list[int] = []
+    segments = 0
     signers: set[str] = set()
     attempts: set[str] = set()
     for envelope in step_file.read(path):
         signers.update(signature.keyid for signature in envelope.signatures)
         statement = decode_statement(envelope.payload)
-        if isinstance(statement, Step | Segment):
+        if isinstance(statement, Step):
             attempts.add(statement.attempt)
-            steps.append(statement.row.step if isinstance(statement, Step) else statement.last)
+            steps.append(statement.row.step)
+        elif isinstance(statement, Segment):
+            attempts.add(statement.attempt)
+            steps.extend((statement.first, statement.last))
+            segments += 1
     torn = not path.read_bytes().endswith(b"\n")
-    facts = [("rows", str(len(steps)))]
+    facts = [("segments", str(segments)) if segments else ("rows", str(len(steps)))]
     facts += [("steps", f"{steps[0]} to {steps[-1]}")] if steps else []
     facts += [("attempt", attempt) for attempt in sorted(attempts)]
     facts += [("signed by", keyid) for keyid in sorted(signers)]
     notes = ["the last line is torn: it was never acknowledged and does not count"] if torn else []
-    return Description("step file", facts, notes)
+    return Description("segment file" if segments else "step file", facts, notes)
 
 
 def _metrics(path: Path) -> Description:

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from anh_jax.audit.transcript import Transcript, read_transcript
+from anh_jax.run_directory import RunDirectory
 from attest.log.sequencer import LocalLog
 from attest.sample import commitment
 from attest.statements import Audit, Final, Genesis, Intent, Nonce, decode_statement
 from launch.errors import CommandError
+from launch.segment_rows import SegmentRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,13 @@ def read_announced(log: LocalLog, run: str) -> Announced:
     return Announced(about, nonces, final_index)
 
 
-def read_closed_run(log: LocalLog, run: str) -> Transcript:
-    """Read a run (its id, hex) that has its final record in the log."""
+def read_closed_run(log: LocalLog, run: str, directory: RunDirectory) -> Transcript:
+    """Read a run (its id, hex) that has its final record in the log.
+
+    The rows of segments are read from the run directory. Raises EquivocationError where they were
+    signed otherwise than the segments.
+    """
     if log.index_of(bytes.fromhex(run)) is None:
         raise CommandError(f"log {log.origin}: does not hold run {run[:16]}; is it this run's log?")
-    return read_transcript(log.entries(0, log.size), run=run)
+    rows_of = SegmentRows(directory, log)
+    return read_transcript(log.entries(0, log.size), run=run, rows_of=rows_of)

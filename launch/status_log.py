@@ -5,6 +5,7 @@ from pathlib import Path
 
 from attest.checkpoint import Checkpoint
 from attest.contract import Contract
+from attest.errors import EquivocationError
 from attest.keys import PrivateKey
 from attest.log.sequencer import LocalLog
 from attest.monitor import status
@@ -12,6 +13,7 @@ from attest.note import Note
 from attest.statements import ContractStatement, Genesis, Status, decode_statement
 from launch.commands.log import log_folder
 from launch.errors import CommandError
+from launch.evidence import keep_evidence
 from launch.key_home import find_key
 
 
@@ -85,14 +87,20 @@ class StatusLog:
         return any(not isinstance(decode_statement(e.payload), Status) for e in entries)
 
     def sign(self, who: MonitorName) -> list[Signed]:
-        """Append one status for each contract: the run's own, or all that a bare log holds."""
+        """Append one status for each contract: the run's own, or all that a bare log holds.
+
+        Raises EquivocationError where the log shows that a run told two stories.
+        """
         log = self._log
         if self._publishes:
             log.checkpoint()
         size = Checkpoint.from_text(Note.from_bytes(log.published()).text).size
         signed: list[Signed] = []
         for contract in _contracts(self._directory, log, size):
-            envelope = status(log, contract, who.key, who.operator)
+            try:
+                envelope = status(log, contract, who.key, who.operator)
+            except EquivocationError as error:
+                raise keep_evidence(error, f"{contract}.two-stories") from None
             said = decode_statement(envelope.payload)
             runs = len(said.runs) if isinstance(said, Status) else 0
             (index,) = log.append([envelope], keys=[who.key.public])

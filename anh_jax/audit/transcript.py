@@ -1,16 +1,21 @@
 """What a run has signed, read from its envelopes: the one source of an audit's facts about it.
 
 The envelopes come from the run's log, which keeps what was signed: the files of a run directory are
-the trainer's to change, a log's entries are not.
+the trainer's to change, a log's entries are not. Where the log holds segments, the rows are in such
+files all the same, and count only as far as they are what a logged segment commits.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from anh_jax.errors import AnhError
 from anh_jax.line import BrokenLineError, Line, SignedRow, line_of
 from attest.envelope import Envelope
-from attest.statements import Attempt, Final, Genesis, Step, decode_statement
+from attest.errors import RefusedError
+from attest.statements import Attempt, Final, Genesis, Segment, Step, decode_statement
+
+# Returns the rows that a logged segment of an attempt commits, or raises RefusedError.
+RowsOf = Callable[[Attempt, Envelope], Sequence[Envelope]]
 
 
 @dataclass(frozen=True)
@@ -39,15 +44,19 @@ class Transcript:
         return self.attempts[signed.attempt]
 
 
-def read_transcript(envelopes: Iterable[Envelope], *, run: str) -> Transcript:
+def read_transcript(
+    envelopes: Iterable[Envelope], *, run: str, rows_of: RowsOf | None = None
+) -> Transcript:
     """Read the statements of one run (its id, hex), in any order; others are passed over.
 
-    Raises AnhError where the run has no genesis or no final record among them, or two.
+    `rows_of` finds the rows of segments; a segment whose rows cannot be shown is a fault. Raises
+    AnhError where the run has no genesis or no final record among them, or two.
     """
     genesis: list[Genesis] = []
     finals: dict[str, Final] = {}
     attempts: dict[str, Attempt] = {}
     steps: list[Envelope] = []
+    segments: list[Envelope] = []
     for envelope in envelopes:
         record = envelope.record_hash().hex()
         match decode_statement(envelope.payload):
@@ -59,10 +68,13 @@ def read_transcript(envelopes: Iterable[Envelope], *, run: str) -> Transcript:
                 finals[record] = found
             case Step(row=row) if row.run == run:
                 steps.append(envelope)
+            case Segment(run=of) if of == run:
+                segments.append(envelope)
             case _:
                 continue
     if not genesis or len(finals) != 1:
         raise AnhError(f"run {run[:16]}: no genesis or no single final record; the run is not over")
+    missing = _add_rows(steps, segments, attempts, rows_of)
     rows = _rows(steps, attempts)
     line = Line(run=bytes.fromhex(run), rows=(), stale=(), divergences=())
     fault = "" if rows else "no row is signed"
@@ -70,6 +82,8 @@ def read_transcript(envelopes: Iterable[Envelope], *, run: str) -> Transcript:
         line = line_of(rows, run_id=bytes.fromhex(run))
     except BrokenLineError as error:
         fault = error.fault
+    if missing:
+        fault, line = missing, Line(run=line.run, rows=(), stale=(), divergences=())
     ((record, final),) = finals.items()
     return Transcript(
         run=run,
@@ -80,6 +94,31 @@ def read_transcript(envelopes: Iterable[Envelope], *, run: str) -> Transcript:
         final_record=record,
         fault=fault,
     )
+
+
+def _add_rows(
+    steps: list[Envelope],
+    segments: Iterable[Envelope],
+    attempts: Mapping[str, Attempt],
+    rows_of: RowsOf | None,
+) -> str:
+    """Add the rows of segments to the steps; return why some of them cannot be, "" where all can.
+
+    A row that the log holds as a step too is not added again.
+    """
+    known = {envelope.record_hash() for envelope in steps}
+    for envelope in segments:
+        statement = decode_statement(envelope.payload)
+        if not isinstance(statement, Segment) or statement.attempt not in attempts:
+            continue
+        if rows_of is None:
+            return "the log holds segments, and their rows are not at hand"
+        try:
+            found = rows_of(attempts[statement.attempt], envelope)
+        except RefusedError as error:
+            return str(error)
+        steps.extend(row for row in found if row.record_hash() not in known)
+    return ""
 
 
 def _rows(steps: Iterable[Envelope], attempts: Mapping[str, Attempt]) -> list[SignedRow]:

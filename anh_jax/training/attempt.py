@@ -14,6 +14,7 @@ from anh_jax.training.observers.attestation import Attestation, DigestSchedule
 from anh_jax.training.recorder import StepRecorder
 from anh_jax.training.resume import Start
 from anh_jax.training.seams import AttemptBroker, AttemptGrant, AttemptRequest, Reporter, WarmUp
+from anh_jax.training.segments import SegmentCutter, open_segments
 from anh_jax.training.warm_up import REPLAYS, drawn_again, measure, replay_gradient
 from anh_jax.workbench import Workbench
 from attest.canonical import parse_hex_float
@@ -46,6 +47,7 @@ class OpenAttempt:
 class _WarmedUp:
     start: Start
     replayed: str
+    gradient_seconds: float
     measured: WarmUp | None
 
 
@@ -64,6 +66,7 @@ def open_attempt(worker: Worker, broker: AttemptBroker, start: Start) -> OpenAtt
         file=_step_file(worker, grant),
         previous=run if start.position is None else start.position.row,
         bound=parse_hex_float(contract.numerics.cap),
+        segments=_segments(worker, grant),
     )
     schedule = DigestSchedule(
         every=_policy(worker),
@@ -91,13 +94,14 @@ def _warm_up(worker: Worker, start: Start) -> _WarmedUp:
     )
     automatic = worker.bench.materials.experiment.attest.digest == AUTO
     if not automatic or start.position is not None or worker.run.has_statement("genesis"):
-        return _WarmedUp(start, replays.words, None)
+        return _WarmedUp(start, replays.words, replays.gradient_seconds, None)
     clock = time.perf_counter()
     measured = measure(executor, digester, start.state, replays)
     seed = worker.bench.materials.contract.seed
     state = drawn_again(executor, digester, seed=seed, root=start.root)
     worker.reporter.phase(f"{REPLAYS} updates and state digests timed", time.perf_counter() - clock)
-    return _WarmedUp(dataclasses.replace(start, state=state), replays.words, measured)
+    start = dataclasses.replace(start, state=state)
+    return _WarmedUp(start, replays.words, replays.gradient_seconds, measured)
 
 
 def _request(worker: Worker, warm: _WarmedUp, key: PrivateKey) -> AttemptRequest:
@@ -115,6 +119,21 @@ def _request(worker: Worker, warm: _WarmedUp, key: PrivateKey) -> AttemptRequest
         execution_class=execution_class(sizes, processes=worker.processes),
         initial_root=start.root if start.position is None else None,
         warm_up=warm.measured,
+        gradient_seconds=warm.gradient_seconds,
+    )
+
+
+def _segments(worker: Worker, grant: AttemptGrant) -> SegmentCutter | None:
+    logged = f"a segment for {grant.segments} or more steps" if grant.segments else "every step"
+    if worker.rank == 0 and (grant.segments or grant.segments_why):
+        why = grant.segments_why and f" ({grant.segments_why})"
+        worker.reporter.phase(f"logged: {logged}{why}", 0.0)
+    return open_segments(
+        worker.run,
+        grant,
+        run_id=run_id(worker.run),
+        rank=worker.rank,
+        last_step=worker.bench.materials.contract.steps,
     )
 
 

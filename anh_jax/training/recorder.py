@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from anh_jax.errors import AnhError
 from anh_jax.training.checkpoints import Position
+from anh_jax.training.segments import SegmentCutter
 from attest.canonical import hex_float
 from attest.envelope import Envelope, row_hash, sign
 from attest.keys import PrivateKey
+from attest.segment import RowMark
 from attest.statements import Row, Scalars, Step, cut_row, encode_statement
 
 
@@ -46,7 +49,8 @@ class StepRecorder:
     """Keeps the chain of rows of one attempt on one host.
 
     `run` and `attempt` are record hashes in hex, `previous` the hash of the row that the first row
-    follows, `bound` the declared relative bound of every step.
+    follows, `bound` the declared relative bound of every step. `segments` cuts the rows into
+    segments where these are logged instead of steps.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class StepRecorder:
         file: RowFile,
         previous: str,
         bound: float,
+        segments: SegmentCutter | None = None,
     ):
         self._run = run
         self._attempt = attempt
@@ -65,6 +70,13 @@ class StepRecorder:
         self._file = file
         self._previous = previous
         self._bound = bound
+        self._segments = segments
+        self._newest: Position | None = None
+
+    @property
+    def cuts_segments(self) -> bool:
+        """Tell whether segments are logged, which end only with rows that have a state root."""
+        return self._segments is not None
 
     def record(self, facts: StepFacts) -> Position:
         """Sign the row of a step, append it, and return where it stands on the line."""
@@ -82,7 +94,31 @@ class StepRecorder:
         envelope = sign(encode_statement(Step(attempt=self._attempt, row=row)), [self._key])
         self._file.append(envelope)
         self._previous = row_hash(cut_row(envelope.payload)).hex()
-        return Position(row=self._previous, record=envelope.record_hash().hex())
+        self._newest = Position(row=self._previous, record=envelope.record_hash().hex())
+        if self._segments is not None:
+            mark = RowMark(row.step, row.prev, self._previous, row.state_root)
+            if self._segments.add(mark):
+                self._cut(self._segments)
+        return self._newest
+
+    def place(self) -> Position:
+        """Make the newest row durable and return where it stands, by a record that is logged.
+
+        A segment ends with it where segments are logged. Raises AnhError before the first row.
+        """
+        self.sync()
+        if self._segments is not None:
+            self._cut(self._segments)
+        if self._newest is None:
+            raise AnhError("no row of this attempt is signed yet; a training checkpoint needs one")
+        return self._newest
+
+    def _cut(self, segments: SegmentCutter) -> None:
+        # A segment that is durable must never speak of a row that is not.
+        self.sync()
+        record = segments.cut(self._key)
+        if self._newest is not None:
+            self._newest = Position(row=self._newest.row, record=record)
 
     def sync(self) -> None:
         """Make every row signed so far durable."""
@@ -91,3 +127,5 @@ class StepRecorder:
     def close(self) -> None:
         """Make every row durable and close the file."""
         self._file.close()
+        if self._segments is not None:
+            self._segments.close()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from anh_jax.digest.digester import Digester
 from anh_jax.errors import AnhError
-from anh_jax.line import SignedRow, signed_rows
+from anh_jax.line import SignedRow, signed_rows, signed_segments
 from anh_jax.run_directory import RunDirectory
 from anh_jax.training.checkpoints import Position, TrainingCheckpoints
 from anh_jax.training.state import State
@@ -61,8 +61,13 @@ def _compare(run: RunDirectory, bench: Workbench, step: int, root: str, position
         return ""  # attest.mode off: nothing was signed, so nothing can be compared
     following: SignedRow | None = None
     committed: SignedRow | None = None
+    # The checkpoint names the row, and the record by which the log knows it: its own, or a segment.
+    records = {found.record: found.segment.last_row for found in signed_segments(run)}
     for signed in signed_rows(run):
-        if signed.record_hash.hex() == position.record:
+        own = signed.record_hash.hex() == position.record
+        if (own or records.get(position.record) == position.row) and (
+            signed.row_hash.hex() == position.row
+        ):
             committed = signed
         if signed.row.prev == position.row:
             following = signed

@@ -40,8 +40,9 @@ class AttemptRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     empty or None for genesis, and `step` the steps completed there. `mesh` maps data, fsdp and
     tensor to their sizes. `execution_class` is what decides the bits of its steps, and
     `initial_root` the digest of state 0, for genesis; `warm_up` is there where the digest policy is
-    `auto` and genesis is not signed yet. `reason` is what the worker knows; the granting side
-    writes "worker lost" where an earlier group of the same run died.
+    `auto` and genesis is not signed yet. `gradient_seconds` is what the next gradient took, 0 where
+    nobody looked. `reason` is what the worker knows; the granting side writes "worker lost" where
+    an earlier group of the same run died.
     """
 
     rank: _Count
@@ -55,13 +56,20 @@ class AttemptRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     execution_class: dict[str, str] = {}
     initial_root: _Hex32 | None = None
     warm_up: WarmUp | None = None
+    gradient_seconds: _Seconds = 0.0
 
 
 class AttemptGrant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The attempt that was opened: its number, from 1, and its record hash in hex."""
+    """The attempt that was opened: its number, from 1, and its record hash in hex.
+
+    `segments` is how many rows a segment has at least, 0 where steps are logged; `segments_why`
+    says in words why that was chosen, empty where nobody chose.
+    """
 
     number: _Size
     record: _Hex32
+    segments: _Count = 0
+    segments_why: str = ""
 
 
 @runtime_checkable

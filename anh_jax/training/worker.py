@@ -84,6 +84,7 @@ def _train(worker: Worker, broker: AttemptBroker) -> None:
         place=lambda: _place(attestation),
         should_stop=worker.reporter.should_stop,
         announce=lambda step: worker.reporter.checkpoint(step, worker.run.checkpoints),
+        may_save=lambda step: attestation is None or attestation.can_place(step),
     )
     observers: list[Any] = [evaluation, checkpointing]
     if attestation is not None:
@@ -114,10 +115,7 @@ def _train(worker: Worker, broker: AttemptBroker) -> None:
 def _place(attestation: Attestation | None) -> Position:
     if attestation is None:
         return Position(row="", record="")
-    attestation.sync()
-    position = attestation.position
-    assert position is not None
-    return position
+    return attestation.place()
 
 
 def _no_seconds(step: int) -> float:

@@ -40,6 +40,7 @@ def document(numbers: "StepNumbers") -> dict[str, Any]:
         "metrics": None,
         "replayFrom": numbers.checkpoint,
         "otherAttempts": sorted({row.attempt for row in numbers.others}),
+        "segment": None,
     }
     if signed is not None:
         row = signed.row
@@ -55,6 +56,14 @@ def document(numbers: "StepNumbers") -> dict[str, Any]:
             "weight": row.scalars.weight,
             "finite": row.scalars.finite,
             "bound": row.bound,
+        }
+    if numbers.segment is not None:
+        segment = numbers.segment.segment
+        found["segment"] = {
+            "record": numbers.segment.record,
+            "first": segment.first,
+            "last": segment.last,
+            "rowsRoot": segment.rows_root,
         }
     if numbers.metrics is not None:
         metrics = numbers.metrics
@@ -90,6 +99,10 @@ def _lines(numbers: "StepNumbers", directory: Path) -> list[str]:
         ("record", signed.record_hash.hex()),
         ("run", numbers.run),
     ]
+    if numbers.segment is not None:
+        segment = numbers.segment.segment
+        where = f"{numbers.segment.record} (steps {segment.first} to {segment.last})"
+        pairs.insert(-1, ("logged in segment", where))
     lines = [f"step {numbers.step} of {numbers.total}, attempt {signed.attempt}", *table(pairs)]
     if numbers.metrics is not None:
         lines += ["measured (unsigned)", *table(_measured(numbers))]

@@ -93,6 +93,15 @@ class Attestation:
         self._started.append(started)
         self._finish(left=self._digester.lag)
 
+    def can_place(self, step: int) -> bool:
+        """Tell whether a training checkpoint may name this step: a segment ends at a state root."""
+        return not self._recorder.cuts_segments or self._schedule.takes_state(step)
+
+    def place(self) -> Position:
+        """Sign every completed step durably; return where the newest stands, by a logged record."""
+        self._finish(left=0)
+        return self._recorder.place()
+
     def sync(self) -> None:
         """Sign every completed step and make all rows durable."""
         self._finish(left=0)

@@ -21,7 +21,8 @@ class Checkpointing:
 
     `place` makes the newest signed row durable and returns where it stands: a training checkpoint
     never names a row that a crash could take away. `should_stop` is asked exactly once a step, as
-    all ranks must answer alike. `announce` is told of each checkpoint once it is durable.
+    all ranks must answer alike. `announce` is told of each checkpoint once it is durable. Where
+    `may_save` says no, saving, and a stop with it, waits for the next step that may.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Checkpointing:
         place: Callable[[], Position],
         should_stop: Callable[[], bool],
         announce: Announce,
+        may_save: Callable[[int], bool] = lambda step: True,
     ) -> None:
         self._checkpoints = checkpoints
         self._every = every
@@ -40,14 +42,20 @@ class Checkpointing:
         self._place = place
         self._should_stop = should_stop
         self._announce = announce
+        self._may_save = may_save
+        self._due = False
+        self._asked_to_stop = False
         self._pending: int | None = None
         self.stopping = False
 
     def after_step(self, completed: CompletedStep) -> None:
         """Save where the cadence or a wish to stop says so."""
         step = completed.step
-        self.stopping = self._should_stop()
-        if self.stopping or step % self._every == 0 or step == self._last_step:
+        self._asked_to_stop = self._should_stop() or self._asked_to_stop
+        at_last = step == self._last_step
+        self._due = self._due or self._asked_to_stop or step % self._every == 0 or at_last
+        if self._due and self._may_save(step):
+            self._due, self.stopping = False, self._asked_to_stop
             self.finish()
             self._checkpoints.save(step, completed.state, self._place())
             self._pending = step

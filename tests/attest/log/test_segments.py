@@ -269,6 +269,18 @@ def test_rows_of_another_attempt_are_refused(run: Run) -> None:
         reader.take(segment)
 
 
+def test_committed_rows_that_do_not_follow_each_other_are_no_second_story(run: Run) -> None:
+    run.train(1, 1, 2)
+    names = run.trainer.worker_names(1)
+    row = run.trainer.step(1, 3, names, prev=run.lab.digest("elsewhere"))
+    for rank, name in enumerate(names):
+        run.write(1, rank, [sign(row.payload, [run.lab.key(name)])])
+    run.train(1, 4, 4)
+    with pytest.raises(RefusedError, match="row 3 does not follow row 2") as refusal:
+        take(run, run.cut(1, 1, 4))
+    assert not isinstance(refusal.value, OtherRowsError)
+
+
 # --- two stories ---
 
 
