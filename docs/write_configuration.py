@@ -155,7 +155,8 @@ def _kind(schema: inspect.Type) -> str:
         case inspect.FloatType():
             return f"number{_range(schema)}"
         case inspect.StrType(pattern=str(pattern)):
-            return f"text matching `{pattern}`"
+            escaped = str(pattern).replace("|", r"\|")  # a bare one would end the table's cell
+            return f"text matching `{escaped}`"
         case _:
             return "text"
 
