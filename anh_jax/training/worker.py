@@ -5,6 +5,7 @@ tells its reporter the news (`seams.py`).
 """
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -99,15 +100,16 @@ def _train(worker: Worker, broker: AttemptBroker) -> None:
         )
         observers.append(metrics)
     observers.append(_FirstStep(worker.reporter))
-    state = train(
-        bench.executor, start.state, bench.batches(start.step + 1, steps), observers,
-        checkpointing.stop,
-    )  # fmt: skip
-    checkpointing.finish()
-    if attestation is not None:
-        attestation.close()
-    if metrics is not None:
-        metrics.close()
+    with ExitStack() as files:
+        # Left in the other order: a step's metrics are written once it is signed.
+        for file in (metrics, attestation):
+            if file is not None:
+                files.enter_context(file)
+        state = train(
+            bench.executor, start.state, bench.batches(start.step + 1, steps), observers,
+            checkpointing.stop,
+        )  # fmt: skip
+        checkpointing.finish()
     if not checkpointing.stopping:
         _export(worker, state["parameters"])
 

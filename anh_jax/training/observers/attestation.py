@@ -112,6 +112,15 @@ class Attestation:
         self._finish(left=0)
         self._recorder.close()
 
+    def __enter__(self) -> "Attestation":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *unused: object) -> None:
+        if kind is not None:
+            # What the run ended with may have spoilt the steps under way; what is signed stays.
+            self._started.clear()
+        self.close()
+
     def _start(self, completed: CompletedStep) -> _StartedStep:
         step = completed.step
         gradient = self._digester.start(committed_outputs(completed.outputs), step=step)
