@@ -30,7 +30,7 @@ from anh_jax.errors import AnhError
 from anh_jax.export_weights import exported_bytes, gathered, write_export
 from anh_jax.preparation import PreparedContract, plan_digest
 from anh_jax.run_directory import RunDirectory
-from anh_jax.training.checkpoints import Position, TrainingCheckpoints
+from anh_jax.training.checkpoints import TrainingCheckpoints
 from anh_jax.training.digest_policy import every_of
 from anh_jax.training.digester_choice import choose_digester
 from anh_jax.training.loop import CompletedStep, StepBatch
@@ -65,9 +65,10 @@ class OwnRun:
             self._checkpoints,
             every=kept.every_steps,
             last_step=self._contract.steps,
-            place=self._place,
+            place=self._attestation.place,
             should_stop=lambda: False,
             announce=lambda step: None,
+            may_save=self._attestation.can_place,
         )
         self._metrics = MetricsFile(
             run.metrics,
@@ -158,12 +159,6 @@ class OwnRun:
         }
         attested_run.close(self._run, metrics)
         return self._run.root
-
-    def _place(self) -> Position:
-        self._attestation.sync()
-        position = self._attestation.position
-        assert position is not None
-        return position
 
     def _check_tree(self, state: Mapping[str, Any]) -> None:
         def shapes(tree: Any) -> Any:

@@ -12,7 +12,8 @@ import pytest
 
 from anh_jax.attested_run import genesis_of
 from anh_jax.run_directory import RunDirectory
-from attest.statements import Attempt, Final, decode_statement
+from attest.log.sequencer import LocalLog
+from attest.statements import Attempt, Final, Segment, Step, decode_statement
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -84,3 +85,38 @@ def worker_pid(run: Path, rank: int) -> int:
         time.sleep(0.05)
     listing = subprocess.run(["ls", str(run / "attempts")], capture_output=True, text=True)
     raise AssertionError(listing.stdout)
+
+
+@pytest.mark.full
+def test_two_workers_log_segments_and_lose_no_bit_when_one_dies(
+    clean: Path, config: Path, anh: Any, wait_for: Any, steps_taken: Any
+) -> None:
+    run = anh.folder / "killed"
+    slow = ("evaluation.every_steps=1", "attest.segments=every 3")
+    process = anh.start("train", str(config), *TWO, *slow, "--run-dir", "killed")
+    checkpoint = run / "checkpoints" / "step_8"
+    try:
+        wait_for(lambda: steps_taken(run) >= 10 and checkpoint.exists(), process, 300)
+        os.kill(worker_pid(run, 1), signal.SIGKILL)
+        out, err = process.communicate(timeout=400)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "logged: a segment for 3 or more steps" in err
+    assert final_of(run).state_root == final_of(clean).state_root
+    # Both hosts signed each row, the first alone each segment, and the log has no step.
+    assert (run / "steps" / "2-1.jsonl").exists() and (run / "steps" / "2-segments.jsonl").exists()
+    with LocalLog.open(run / "log") as log:
+        said = [decode_statement(envelope.payload) for envelope in log.entries(0, log.size)]
+    assert not any(isinstance(statement, Step) for statement in said)
+    assert {s.last for s in said if isinstance(s, Segment)} >= {8, 24}
+    assert anh("audit", "killed", "--samples", "2").returncode == 0
+    verified = anh("verify", "killed/run.proof", "--policy", "killed/policy.toml")
+    assert verified.returncode == 0, verified.stderr
+    # Without the second host's rows there is nothing that both hosts stand for.
+    (run / "steps" / "2-1.jsonl").unlink()
+    audited = anh("audit", "killed", "--samples", "2")
+    assert audited.returncode == 1
+    assert "2-1.jsonl" in audited.stdout
