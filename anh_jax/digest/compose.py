@@ -4,15 +4,14 @@ Whoever hashed the tiles (this host, its devices, another host) leaves the same 
 what stands above them is put together here, once.
 """
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-from blake3 import blake3
 
+from anh_jax.digest.hashes import HashOne, one_hashes
 from anh_jax.digest.layout import Layout
-from attest.digest_tree import DigestLevel, Path, set_root, state_bytes
+from attest.digest_tree import Path, state_bytes
 
 
 class TensorDigest(msgspec.Struct, frozen=True):
@@ -41,55 +40,6 @@ class TreeDigest:
     notes: tuple[str, ...] = field(default=(), compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class OneHashes:
-    """Hash one material at a time, at the levels that come often; for one thread."""
-
-    tile: Callable[[bytes], bytes]
-    node: Callable[[bytes], bytes]
-    tensor: Callable[[bytes], bytes]
-    set: Callable[[bytes], bytes]
-    structure: Callable[[bytes], bytes]
-    state: Callable[[bytes], bytes]
-
-
-def _one_blake3(level: DigestLevel) -> Callable[[bytes], bytes]:
-    hasher = blake3(derive_key_context=level.context)
-
-    def hash_one(material: bytes) -> bytes:
-        hasher.update(material)
-        digest = hasher.digest()
-        hasher.reset()
-        return digest
-
-    return hash_one
-
-
-def _one_sha256(level: DigestLevel) -> Callable[[bytes], bytes]:
-    tagged = hashlib.sha256(level.tag)
-
-    def hash_one(material: bytes) -> bytes:
-        hasher = tagged.copy()
-        hasher.update(material)
-        return hasher.digest()
-
-    return hash_one
-
-
-def one_hashes(alg: str) -> OneHashes:
-    """Return the hashes of an algorithm; a hasher serves one call at a time, on one thread."""
-    one = {"blake3": _one_blake3, "sha256": _one_sha256}[alg]
-    levels = (
-        DigestLevel.TILE,
-        DigestLevel.NODE,
-        DigestLevel.TENSOR,
-        DigestLevel.SET,
-        DigestLevel.STRUCTURE,
-        DigestLevel.STATE,
-    )
-    return OneHashes(*(one(level) for level in levels))
-
-
 def compose(
     layout: Layout,
     tops: Mapping[bytes, bytes],
@@ -108,7 +58,17 @@ def compose(
         )
         for slot in layout.slots
     )
-    all_tensors = set_root(lambda _, pair: hashes.set(pair), [tensor.root for tensor in tensors])
+    all_tensors = _set_root(hashes.set, [tensor.root for tensor in tensors])
     structure = hashes.structure(layout.structure)
     root = hashes.state(state_bytes(step, len(tensors), structure, all_tensors))
     return TreeDigest(root, all_tensors, structure, tensors, step, alg, tuple(notes))
+
+
+def _set_root(hash_set: HashOne, tensors: Sequence[bytes]) -> bytes:
+    """Join neighbours level by level, an odd last one carried up: the shape of RFC 6962."""
+    level = list(tensors)
+    while len(level) > 1:
+        each = iter(level)
+        joined = [hash_set(left + right) for left, right in zip(each, each, strict=False)]
+        level = joined + level[2 * len(joined) :]
+    return level[0]

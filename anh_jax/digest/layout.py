@@ -16,13 +16,14 @@ import numpy as np
 from jax.core import Tracer
 from numpy.typing import NDArray
 
+from anh_jax.digest.merge import merge_order
 from anh_jax.digest.tree import Leaf, read_tree
-from attest.digest_tree import LARGEST_BYTE, merge_axes, structure_bytes, tensor_bytes, tile_dims
+from attest.digest_tree import LARGEST_BYTE, structure_bytes, tensor_bytes, tile_dims
 from attest.tensor_header import TensorHeader, TensorKind
 
 _REMEMBERED_TREES = 64
-# Up to here the Python around a tensor's hashes costs more than the hashes.
-_SMALL_TILES = 256
+# Up to here the Python around a tensor's hashes costs as much as the hashes.
+_SMALL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,7 @@ def _tile_order(leaf: Leaf) -> TileOrder | None:
     plain = header.dtype not in LARGEST_BYTE and not header.dtype.startswith("complex")
     whole = not isinstance(value, jax.Array) or value.is_fully_replicated
     little = sys.byteorder == "little" and value.dtype.byteorder in "<=|"
-    if not (plain and whole and little) or count > _SMALL_TILES or not value.size:
+    if not (plain and whole and little) or value.nbytes > _SMALL_BYTES or not value.size:
         return None
     tile = tile_dims(header.dims, header.grid)
     rank = len(tile)
@@ -196,22 +197,3 @@ def _tile_order(leaf: Leaf) -> TileOrder | None:
         rows=struct.Struct(f"{header.tile_bytes}s" * count),
         order=merge_order(header.grid),
     )
-
-
-def merge_order(grid: Sequence[int]) -> tuple[int, ...]:
-    """List the tiles, by C order of the grid, so that every merge joins neighbours in the list."""
-    tiles = [(0,) * len(grid)]
-    weight = [1] * len(grid)
-    for axis in merge_axes(grid):  # from the tiles up: each merge doubles what a subtree holds
-        step = weight[axis]
-        weight[axis] *= 2
-        moved = [(*t[:axis], t[axis] + step, *t[axis + 1 :]) for t in tiles]
-        tiles = tiles + moved
-    return tuple(_flat(tile, grid) for tile in tiles)
-
-
-def _flat(index: Sequence[int], grid: Sequence[int]) -> int:
-    flat = 0
-    for at, count in zip(index, grid, strict=True):
-        flat = flat * count + at
-    return flat

@@ -1,26 +1,35 @@
 """Open one tile of a digested pytree: a file that anyone can check against the state digest."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from numpy.typing import NDArray
 
 from anh_jax.digest.compose import TreeDigest
-from anh_jax.digest.host import hash_tiles, level_hash, row_hash, tensor_root
+from anh_jax.digest.hashes import BulkHashes, bulk_hashes, level_hash
+from anh_jax.digest.merge import merge
 from anh_jax.digest.shards import hold, whole
-from anh_jax.digest.tiles import Bytes, element_bytes
-from anh_jax.digest.tree import Leaf, RowHash, merge, read_tree
+from anh_jax.digest.tiles import element_bytes, hash_tiles, tiled
+from anh_jax.digest.tree import Leaf, read_tree
 from anh_jax.errors import AnhError
-from attest.digest_tree import Path, merge_axes, path_text, set_siblings, tile_dims
+from attest.digest_tree import (
+    DigestLevel,
+    Path,
+    merge_axes,
+    path_text,
+    set_siblings,
+    tensor_bytes,
+    tile_dims,
+)
 from attest.errors import AttestError
 from attest.opening import Opening
 
 
 @dataclass(frozen=True, slots=True)
 class _Climb:
-    """Hold the root uint8[1, ..., 1, 32] of a tensor's tiles and one tile's siblings below it."""
+    """Hold the root of a tensor's tiles and one tile's siblings below it, from the tile up."""
 
-    top: Bytes
+    top: bytes
     siblings: tuple[bytes, ...]
 
 
@@ -49,11 +58,11 @@ def _opening(tree: object, digest: TreeDigest, path: Path, index: tuple[int, ...
             f"opening: {path_text(path)}: tile {list(index)} is outside {list(header.grid)}"
         )
     tile = tile_dims(header.dims, header.grid)
-    hash_rows = row_hash(digest.alg)
-    hash_level = level_hash(hash_rows)
+    hashes, hash_level = bulk_hashes(digest.alg), level_hash(digest.alg)
     array = _held(leaf)
-    climb = _climb(hash_rows, hash_tiles(hash_rows, array, tile), index)
-    if tensor_root(hash_level, leaf.header_bytes, climb.top) != digest.tensors[place].root:
+    climb = _climb(hashes, hash_tiles(hashes, tiled(array, tile)), header.grid, index)
+    material = tensor_bytes(leaf.header_bytes, climb.top)
+    if hash_level(DigestLevel.TENSOR, material) != digest.tensors[place].root:
         raise AnhError(f"opening: {path_text(path)}: differs from what was digested")
     block = tuple(slice(at * size, (at + 1) * size) for at, size in zip(index, tile, strict=True))
     roots = [tensor.root for tensor in digest.tensors]
@@ -61,7 +70,7 @@ def _opening(tree: object, digest: TreeDigest, path: Path, index: tuple[int, ...
         alg=digest.alg,
         header=header,
         index=index,
-        tile=element_bytes(array[(*block, ...)], array.dtype).tobytes(),
+        tile=element_bytes(array[(*block, ...)]).tobytes(),
         siblings=climb.siblings,
         set_index=place,
         set_siblings=set_siblings(hash_level, roots, place),
@@ -91,13 +100,22 @@ def _held(leaf: Leaf) -> NDArray:
     return whole(holding.value)
 
 
-def _climb(hash_rows: RowHash, digests: Bytes, index: tuple[int, ...]) -> _Climb:
-    position = np.array(index, dtype=np.intp)
+def _climb(
+    hashes: BulkHashes, digests: Sequence[bytes], grid: Sequence[int], index: Sequence[int]
+) -> _Climb:
+    remaining, position = list(grid), list(index)
     siblings: list[bytes] = []
-    for axis in merge_axes(digests.shape[:-1]):
-        beside = position.copy()
-        beside[axis] ^= 1
-        siblings.append(digests[tuple(beside)].tobytes())
-        digests = merge(hash_rows, digests, (axis,))
+    for axis in merge_axes(grid):
+        position[axis] ^= 1
+        siblings.append(digests[_flat(position, remaining)])
+        digests = merge(hashes, digests, remaining, (axis,))
         position[axis] >>= 1
-    return _Climb(digests, tuple(siblings))
+        remaining[axis] //= 2
+    return _Climb(digests[0], tuple(siblings))
+
+
+def _flat(index: Sequence[int], grid: Sequence[int]) -> int:
+    flat = 0
+    for at, count in zip(index, grid, strict=True):
+        flat = flat * count + at
+    return flat

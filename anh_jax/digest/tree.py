@@ -1,7 +1,7 @@
-"""Read a pytree into tensors and nodes, and merge digests up a grid of tiles."""
+"""Read a pytree into tensors and nodes."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
@@ -10,13 +10,10 @@ import numpy as np
 from jax.core import Tracer
 from numpy.typing import NDArray
 
-from anh_jax.digest.tiles import Bytes
 from anh_jax.errors import AnhError
-from attest.digest_tree import DigestLevel, NodeType, Path, encode_path, path_text
+from attest.digest_tree import NodeType, Path, encode_path, path_text
 from attest.tensor_header import TensorHeader, TensorKind, tensor_header
 
-# Hash every row of uint8[rows, bytes] at one level to uint8[rows, 32].
-RowHash: TypeAlias = Callable[[DigestLevel, Bytes], Bytes]
 Array: TypeAlias = "jax.Array | NDArray"
 
 
@@ -135,14 +132,3 @@ def _describe(
 ) -> _Described:
     header = tensor_header(path, dtype, dims, kind=kind, implementation=implementation)
     return _Described(header, encode_path(path), header.to_bytes())
-
-
-def merge(hash_rows: RowHash, digests: Bytes, axes: Sequence[int]) -> Bytes:
-    """Merge even and odd neighbours of uint8[*grid, 32], once along each of `axes` in turn."""
-    for axis in axes:
-        shape = digests.shape
-        pairs = digests.reshape(*shape[:axis], shape[axis] // 2, 2, *shape[axis + 1 :])
-        rows = np.ascontiguousarray(np.moveaxis(pairs, axis + 1, -2)).reshape(-1, 64)
-        merged = (*shape[:axis], shape[axis] // 2, *shape[axis + 1 :])
-        digests = hash_rows(DigestLevel.NODE, rows).reshape(merged)
-    return digests

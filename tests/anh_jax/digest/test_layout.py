@@ -113,7 +113,7 @@ def test_remembered_tree_leaves_its_buffers_free_to_be_donated():
 
 @pytest.mark.parametrize("grid", [(1,), (8,), (2, 4), (4, 2, 2), (1, 16)])
 def test_order_of_tiles_is_the_order_of_merges(grid: tuple[int, ...]):
-    from anh_jax.digest.layout import merge_order
+    from anh_jax.digest.merge import merge_order
 
     tiles = np.arange(np.prod(grid)).reshape(grid)
     listed = np.array(merge_order(grid))
