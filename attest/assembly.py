@@ -1,6 +1,11 @@
-"""A run proof put together from a log: every record the client will ask for, none besides."""
+"""A run proof put together from a log: every record the client will ask for, none besides.
 
-from collections.abc import Collection, Iterator, Sequence
+Anybody may log audits, properties, intents and conflicts about a run, and a proof has a size cap.
+Where they do not all fit, those by preferred keys go in first and the last ones are left out: the
+status beside them lists all, so the client sees that some are missing (`omissions`).
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
@@ -10,7 +15,7 @@ from attest.errors import FormatError, InputError
 from attest.lineage import MAX_LISTED_ATTEMPTS
 from attest.multiproof import nodes_from_paths
 from attest.note import Note
-from attest.proof import ProofRecord, RunProof
+from attest.proof import MAX_PROOF_BYTES, ProofRecord, RunProof, encode_proof
 from attest.statements import (
     Attempt,
     Audit,
@@ -70,13 +75,15 @@ def assemble(
     *,
     status_checkpoint: bytes | None = None,
     sizes: Collection[int] = (),
+    preferred: Collection[str] = (),
 ) -> RunProof:
     """Assemble the proof of a run (its id, 64 hex digits) under a cosigned checkpoint.
 
     The newest status that saw all other records goes in; without one the client will say that
     omissions were not checked. `status_checkpoint` is the cosigned checkpoint at the status's size,
     needed if other records than the status itself were logged after it. `sizes` are those of
-    checkpoints that readers remember.
+    checkpoints that readers remember. `preferred` are the keyids whose records matter most to the
+    readers, should not all fit.
 
     Raises:
         InputError: if the log does not hold the run's contract, genesis and final record.
@@ -84,23 +91,74 @@ def assemble(
     """
     size = Checkpoint.from_text(Note.from_bytes(checkpoint).text).size
     found = _scan(log, run, size)
-    records = _own(log, found, run)
-    status = _newest(found.statuses, records)
+    records, others = _own(log, found, run)
+    status = _newest(found.statuses, [*records, *others])
     shown = {s for s in sizes if 0 < s < size}
     if status is None:
         status_checkpoint = None
     else:
         records.append(status)
         shown.add(cast(Status, status.statement).log.size)
-    records.sort(key=lambda record: record.index)
-    indices = [record.index for record in records]
-    nodes = nodes_from_paths(size, indices, shown, log.inclusion)
-    return RunProof(
-        checkpoint=checkpoint,
-        status_checkpoint=status_checkpoint,
-        records=tuple(records),
-        sizes=tuple(sorted(shown)),
-        nodes=tuple(nodes),
+    ranked = _ranked(others, frozenset(preferred))
+
+    def proof(count: int) -> RunProof:
+        chosen = sorted([*records, *ranked[:count]], key=lambda record: record.index)
+        indices = [record.index for record in chosen]
+        return RunProof(
+            checkpoint=checkpoint,
+            status_checkpoint=status_checkpoint,
+            records=tuple(chosen),
+            sizes=tuple(sorted(shown)),
+            nodes=tuple(nodes_from_paths(size, indices, shown, log.inclusion)),
+        )
+
+    return _largest(proof, len(ranked))
+
+
+def _largest(proof: Callable[[int], RunProof], count: int) -> RunProof:
+    """Return `proof(n)` for the largest n up to `count` that the size cap allows."""
+    whole = proof(count)
+    if len(encode_proof(whole)) <= MAX_PROOF_BYTES:
+        return whole
+    low, high = 0, count
+    while high - low > 1:
+        middle = (low + high) // 2
+        if len(encode_proof(proof(middle))) <= MAX_PROOF_BYTES:
+            low = middle
+        else:
+            high = middle
+    return proof(low)
+
+
+def _ranked(others: list[ProofRecord], preferred: frozenset[str]) -> list[ProofRecord]:
+    """Put records in the order in which they go into a proof that cannot hold them all.
+
+    Preferred keys come first, with the intents that their audits rest on; then each signer's
+    oldest record, each signer's second, and so on: who logs many records crowds out his own.
+    """
+    by_hash = {record.hash: record for record in others}
+    first = {record.hash for record in others if record.signer in preferred}
+    audits = [record.statement for record in others if record.hash in first]
+    first |= {
+        source.intent
+        for audit in audits
+        if isinstance(audit, Audit)
+        for source in audit.sources
+        if source.intent in by_hash
+    }
+    seen: dict[str, int] = {}
+    places: dict[str, int] = {}
+    for record in sorted(others, key=lambda record: record.index):
+        places[record.hash] = seen[record.signer] = seen.get(record.signer, 0) + 1
+    return sorted(
+        others,
+        key=lambda record: (
+            record.hash not in first,
+            # An audit without the intents it rests on would be refused.
+            not isinstance(record.statement, Intent),
+            places[record.hash],
+            record.index,
+        ),
     )
 
 
@@ -125,7 +183,8 @@ def _records(log: LogReader, size: int) -> Iterator[ProofRecord]:
             yield ProofRecord.read(index, envelope)
 
 
-def _own(log: LogReader, found: _Found, run: str) -> list[ProofRecord]:
+def _own(log: LogReader, found: _Found, run: str) -> tuple[list[ProofRecord], list[ProofRecord]]:
+    """Return the run's own records, and what others say of it."""
     genesis = found.genesis
     final = next((r for r in found.records if _is_final(r, run)), None)
     if genesis is None or final is None:
@@ -140,12 +199,14 @@ def _own(log: LogReader, found: _Found, run: str) -> list[ProofRecord]:
     found.statuses = [
         r for r in found.statuses if cast(Status, r.statement).contract == contract_id
     ]
-    records = [contract, genesis]
-    records += [r for r in found.records if _concerns(r, run, contract_id, final)]
-    attempts = [r for r in records if isinstance(r.statement, Attempt)]
+    concerning = [r for r in found.records if _concerns(r, run, contract_id, final)]
+    others = [r for r in concerning if not isinstance(r.statement, Attempt | Final)]
+    finals = [r for r in concerning if isinstance(r.statement, Final)]
+    attempts = [r for r in concerning if isinstance(r.statement, Attempt)]
+    own = [contract, genesis, *finals]
     if len(attempts) > MAX_LISTED_ATTEMPTS:
-        return [r for r in records if r not in attempts]
-    return records + _resumed(log, attempts)
+        return own, others
+    return [*own, *attempts, *_resumed(log, attempts)], others
 
 
 def _is_final(record: ProofRecord, run: str) -> bool:

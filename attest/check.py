@@ -30,7 +30,7 @@ CHECKS = {
     "sample": "the steps an audit counts are as many as the sample has",
     "property": "a property is one of the contract's, its counts give its verdict",
     "status": "the monitor's view is of this log and contract and covers the proof",
-    "omissions": "what the monitor lists of this run is in the proof",
+    "omissions": "what the monitor lists of this run is in the proof, unless the proof is full",
     "artifact": "exported files are exactly those the final record names",
     "history": "the checkpoint extends the one remembered",
 }

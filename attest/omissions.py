@@ -2,6 +2,8 @@
 
 Inclusion proofs cannot show absence. A status lists, as of one size of the log, everything about
 a contract; what it lists of this run has to be in the proof, above all an audit that refutes it.
+Only a proof that is full to its size cap may leave some of it out, and then says so: anybody may
+log records about a run, and nobody shall be able to make it unprovable.
 """
 
 from collections.abc import Iterable
@@ -12,9 +14,9 @@ from attest.check import hold, refuse
 from attest.inclusion import ProvenRecords
 from attest.keys import Role
 from attest.lineage import Lineage
-from attest.proof import ProofRecord
+from attest.proof import FULL_PROOF_BYTES, ProofRecord, encode_proof
 from attest.signers import check_operator, check_signed
-from attest.statements import Audit, Conflict, Intent, Property, RunEntries, Statement, Status
+from attest.statements import Audit, Conflict, Intent, Property, RunEntries, Status
 from attest.trust import Policy
 
 __all__ = ["Omissions", "check_omissions"]
@@ -69,9 +71,9 @@ def check_omissions(
     check_signed(record, {entry.keyid: entry.public})
     check_operator(record, status.monitor, entry)
     _check_place(proven, record, lineage, policy)
-    _check_listed(proven, status, lineage)
+    missing = _check_listed(proven, status, lineage)
     time = _time(proven, record, lineage)
-    unchecked = _doubt(time, now, policy)
+    unchecked = _doubt(time, now, policy) or _left_out(missing)
     if entry.operator == lineage.trainer:
         unchecked = f"the only status is by {entry.operator}, the trainer's own operator"
     return Omissions(
@@ -106,8 +108,11 @@ def _check_place(
         hold(covered, "status", f"{other.where} was logged after the status, at size {seen.size}")
 
 
-def _check_listed(proven: ProvenRecords, status: Status, lineage: Lineage) -> None:
-    """Check that what the status lists of the run is in the proof, and the reverse."""
+def _check_listed(proven: ProvenRecords, status: Status, lineage: Lineage) -> list[int]:
+    """Check that what the status lists of the run is in the proof, and the reverse.
+
+    Returns the indices that a full proof leaves out; whose they are, nothing here shows.
+    """
     own = next((run for run in status.runs if run.run == lineage.run), None)
     if own is None:
         refuse("status", "the status does not list the run")
@@ -123,15 +128,33 @@ def _check_listed(proven: ProvenRecords, status: Status, lineage: Lineage) -> No
     # An intent logged after the final record announces nothing of this run; anybody can log one.
     early = {i for i in own.intents if i < final}
     shared = {i for i in status.contract_intents if i < final}
-    _compare("intent", early, intents["run"])
-    _compare("intent on the contract", shared, intents["contract"])
-    lists: tuple[tuple[type[Statement], Iterable[int]], ...] = (
-        (Audit, own.audits),
-        (Property, own.properties),
-        (Conflict, own.conflicts),
+    lists: tuple[tuple[str, Iterable[int], set[int]], ...] = (
+        (Intent.KIND, early, intents["run"]),
+        (f"{Intent.KIND} on the contract", shared, intents["contract"]),
+        *(
+            (kind.KIND, listed, {record.index for record in proof.of_kind(kind)})
+            for kind, listed in (
+                (Audit, own.audits),
+                (Property, own.properties),
+                (Conflict, own.conflicts),
+            )
+        ),
     )
-    for kind, listed in lists:
-        _compare(kind.KIND, listed, {record.index for record in proof.of_kind(kind)})
+    missing = sorted(index for _, listed, present in lists for index in set(listed) - present)
+    full = bool(missing) and len(encode_proof(proof)) >= FULL_PROOF_BYTES
+    for what, listed, present in lists:
+        _compare(what, set(listed) & present if full else listed, present)
+    return missing
+
+
+def _left_out(missing: list[int]) -> str:
+    if not missing:
+        return ""
+    records = "a record" if len(missing) == 1 else f"{len(missing):,} records"
+    return (
+        f"the proof is full and leaves out {records} that the status lists, the first at index "
+        f"{missing[0]}"
+    )
 
 
 def _check_attempts(own: RunEntries, lineage: Lineage) -> None:

@@ -30,10 +30,20 @@ from attest.errors import FormatError
 from attest.merkle import leaf_hash
 from attest.statements import Statement, decode_statement
 
-__all__ = ["MAX_PROOF_BYTES", "ProofRecord", "RunProof", "encode_proof", "parse_proof"]
+__all__ = [
+    "FULL_PROOF_BYTES",
+    "MAX_PROOF_BYTES",
+    "ProofRecord",
+    "RunProof",
+    "encode_proof",
+    "parse_proof",
+]
 
 VERSION = 1
 MAX_PROOF_BYTES = 1 << 20
+# A record takes at most 48 KiB here and its nodes less than 4 KiB: above this size one more may not
+# have fitted, below it nothing needs to be left out.
+FULL_PROOF_BYTES = MAX_PROOF_BYTES - (1 << 16)
 _DASH = "\N{EM DASH} "
 _T = TypeVar("_T", bound=Statement)
 

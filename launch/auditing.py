@@ -148,7 +148,7 @@ def _carry_out(order: _Order, mesh: MeshSizes | None, policy: Policy | None) -> 
     results = _keep_results(run, results_document(receipt, findings, record=record))
     statements = [envelope, *(who.sign(found) for found in properties)]
     indices = tuple(order.log.append(statements, keys=[who.key.public]))
-    proof = write_proof(run, order.log) if publishes(run) else None
+    proof = write_proof(run, order.log, reader=policy) if publishes(run) else None
     return Audited(
         run=transcript.run,
         total=transcript.final.steps,

@@ -6,13 +6,14 @@ from anh_jax.run_directory import RunDirectory, write_atomically
 from attest.assembly import assemble
 from attest.checkpoint import Checkpoint
 from attest.errors import AttestError, InputError
-from attest.keys import PrivateKey, Role
+from attest.keys import PrivateKey, Role, keyid
 from attest.log.sequencer import LocalLog
 from attest.log.shipper import Shipper
 from attest.note import Note
 from attest.policy import policy_text, self_policy
 from attest.proof import encode_proof, parse_proof
 from attest.statements import Genesis, decode_statement
+from attest.trust import Policy
 
 # Roles whose keys may lie in a run directory, and under which name.
 _OWN_KEYS = {
@@ -23,25 +24,32 @@ _OWN_KEYS = {
 }
 
 
-def prove(run: RunDirectory, log: LocalLog, *, output: Path | None = None) -> Path:
+def prove(
+    run: RunDirectory, log: LocalLog, *, output: Path | None = None, reader: Policy | None = None
+) -> Path:
     """Log what is signed but not logged yet, then write run proof and policy; return the proof.
 
-    Raises InputError where the run is not final: there is nothing to prove then.
+    Records by keys that the policy `reader` names go in first, should not all fit. Raises
+    InputError where the run is not final: there is nothing to prove then.
     """
     if not run.has_statement("final"):
         raise InputError(
             f"{run.root}: the run is not final; go on with 'anh resume {run.root}' first"
         )
     Shipper(run.root, log).drain()
-    return write_proof(run, log, output=output)
+    return write_proof(run, log, output=output, reader=reader)
 
 
-def write_proof(run: RunDirectory, log: LocalLog, *, output: Path | None = None) -> Path:
+def write_proof(
+    run: RunDirectory, log: LocalLog, *, output: Path | None = None, reader: Policy | None = None
+) -> Path:
     """Write the proof of what the log holds about the run, and the run's own policy."""
     identity = run.statement("genesis").record_hash().hex()
     path = output or run.root / "run.proof"
     # Who verified the proof before this one remembers its checkpoint: show them the growth.
-    proof = assemble(log, identity, log.checkpoint(), sizes=_size_of(path))
+    preferred = {keyid(public) for public in _own_keys(run).values()}
+    preferred |= set() if reader is None else {entry.keyid for entry in reader.keys}
+    proof = assemble(log, identity, log.checkpoint(), sizes=_size_of(path), preferred=preferred)
     write_atomically(path, encode_proof(proof))
     write_policy(run, log)
     return path
@@ -62,16 +70,19 @@ def write_policy(run: RunDirectory, log: LocalLog) -> None:
     """Write the run's own policy: every key is the trainer's, so it caps at `logged (self)`."""
     genesis = decode_statement(run.statement("genesis").payload)
     assert isinstance(genesis, Genesis)
-    keys = {
-        role: PrivateKey.load(run.key_path(name)).public
-        for role, name in _OWN_KEYS.items()
-        if run.key_path(name).exists()
-    }
     policy = self_policy(
         operator=genesis.trainer,
         origin=log.origin,
         log=log.names.log,
         witness=log.names.witness,
-        keys=keys,
+        keys=_own_keys(run),
     )
     write_atomically(run.root / "policy.toml", policy_text(policy).encode())
+
+
+def _own_keys(run: RunDirectory) -> dict[Role, bytes]:
+    return {
+        role: PrivateKey.load(run.key_path(name)).public
+        for role, name in _OWN_KEYS.items()
+        if run.key_path(name).exists()
+    }

@@ -10,16 +10,20 @@ from launch.output import Form, emit, json_option
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where the proof goes.")
+@click.option("--policy", type=click.Path(path_type=Path), metavar="P",
+              help="A reader's policy: records by keys that it names go in first.")  # fmt: skip
 @json_option
-def command(run: Path, output: Path | None, form: Form) -> None:
+def command(run: Path, output: Path | None, policy: Path | None, form: Form) -> None:
     """Log what a run has signed and write its run proof."""
     from anh_jax.run_directory import RunDirectory
+    from attest.policy import load_policy
     from launch.driver import run_log
     from launch.prover import prove
 
     directory = RunDirectory.open(run)
     with run_log(directory) as log:
-        path = prove(directory, log, output=output)
+        reader = None if policy is None else load_policy(policy)
+        path = prove(directory, log, output=output, reader=reader)
         size = log.size
     document = {"proof": str(path), "bytes": path.stat().st_size, "logSize": size}
     check = f"check it: anh verify {path} --policy {run / 'policy.toml'}"

@@ -15,7 +15,7 @@ from attest.log.sequencer import LocalLog
 from attest.memory import Memory
 from attest.monitor import status
 from attest.policy import parse_policy, policy_text, self_policy
-from attest.proof import encode_proof
+from attest.proof import FULL_PROOF_BYTES, MAX_PROOF_BYTES, encode_proof
 from attest.trust import NumericsDemand, Policy, WitnessEntry
 
 
@@ -111,3 +111,21 @@ def test_run_about_itself_is_logged_self_whoever_audited_it(
     assert verdict.exit_code == 0
     assert "omissions not checked: no status by a monitor" in verdict.doubts
     assert any("audit at index" in doubt for doubt in verdict.doubts)
+
+
+def test_log_full_of_strangers_audits_still_gives_a_proof(tale: ModuleType, log: LocalLog) -> None:
+    story = whole_run(tale, log)
+    for number in range(300):
+        who = f"stranger-{number}"
+        story.tell_audit(who, sources=(), name="noise", environment={"note": "x" * 3900})
+    envelopes = [story.entry(i) for i in range(log.size, len(story.leaves))]
+    strangers = [tale.key(f"stranger-{number}").public for number in range(300)]
+    log.append(envelopes, keys=strangers)
+    watch(tale, log, story)
+    preferred = [tale.key("acme").keyid]
+    proof = encode_proof(assemble(log, story.run, log.published(), preferred=preferred))
+    assert FULL_PROOF_BYTES <= len(proof) <= MAX_PROOF_BYTES
+    verdict = verify_run(proof, reader(tale, log), now=tale.NOW + 9)
+    assert verdict.level.text == "witnessed"
+    assert [line.operator for line in verdict.audits] == ["acme"]
+    assert any("the proof is full and leaves out" in words for words in verdict.doubts)
