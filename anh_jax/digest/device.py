@@ -84,7 +84,8 @@ class DeviceDigest:
             )
             if 0 not in slot.header.dims
         ]
-        roots = prepared.program(values, prepared.operands)
+        with jax.set_mesh(mesh.mesh):  # the caller may have set another
+            roots = prepared.program(values, prepared.operands)
         roots.roots.copy_to_host_async()
         roots.any_differs.copy_to_host_async()
         return DevicePending(laid.layout, prepared, roots, step, self._alg)
@@ -155,13 +156,16 @@ class DevicePending:
 
     def _refuse(self) -> None:
         differs = np.asarray(self._roots.differs)
-        devices = self._prepared.plan.mesh.mesh.devices.flat
         tensor = int(differs.any(axis=1).argmax())
+        plan = self._prepared.plan
+        blocks = plan.mesh.blocks(plan.tensors[tensor].placement.cut)
+        others = differs[tensor].nonzero()[0]
+        first = int((blocks == blocks[others[0]]).argmax())
+        devices = plan.mesh.mesh.devices.reshape(-1)
         name = path_text(self._layout.slots[tensor].header.path)
-        others = ", ".join(str(devices[int(at)]) for at in differs[tensor].nonzero()[0])
         raise ReplicaError(
-            f"digest: {name}: {others} and an earlier replica hold different bits of the same "
-            "elements; stop and resume from a training checkpoint"
+            f"digest: {name}: {', '.join(map(str, devices[others]))} and {devices[first]} hold "
+            "different bits of the same elements; stop and resume from a training checkpoint"
         )
 
 

@@ -25,9 +25,10 @@ from anh_jax.digest.placement import Placement, PrimeMesh
 from attest.digest_tree import merge_axes, tile_dims
 from attest.tensor_header import TensorHeader
 
-# Tiles are cut and hashed in at most nine batches, so that the copies in the order of tiles take
-# at most an eighth of a large state; below this many bytes one batch does.
-_BATCH_BYTES = 256 << 20
+# Tiles are cut, copied in their order and hashed batch after batch: the copies of two batches are
+# the temporary memory of a digest, about a third of a large state (measured on CPU). Each batch is
+# another instance of the kernels to compile, so small states are one batch.
+_BATCH_BYTES = 64 << 20
 _BATCHES = 8
 
 
@@ -61,7 +62,7 @@ class Operands:
 
     `mine` int32[subtrees]: the rows a device gives to all others. `first` int32[devices *
     subtrees]: for each row gathered, the first row that is a digest of the same tiles. `owner`
-    int32[subtrees]: the tensor of each row. `roots` int32[tensors]: the rows of the results.
+    int32[subtrees]: the tensor of each row. `roots` int32[tensors]: the rows of the results. `zero` uint32[] is 0.
     """
 
     leaves: tuple[LeafOperands, ...]
@@ -73,6 +74,7 @@ class Operands:
     top_pairs: jax.Array
     top_kinds: jax.Array
     roots: jax.Array
+    zero: jax.Array
 
 
 jax.tree_util.register_dataclass(Operands)
@@ -176,6 +178,7 @@ def _operands(
         "top_pairs": top.merges.pairs,
         "top_kinds": top.merges.kinds,
         "roots": top.places[roots].astype(np.int32),
+        "zero": np.zeros((), np.uint32),
     }
 
 

@@ -160,22 +160,22 @@ def hash_chunks(
 
 
 def in_slabs(operation: Callable[..., jax.Array], lanes: int, *arrays: jax.Array) -> jax.Array:
-    """Apply an operation on rows to at most `lanes` rows at a time, to bound its temporary memory.
+    """Hash rows to uint32[n, 8], at most `lanes` rows at a time, to bound temporary memory.
 
-    `arrays` share their leading extent n; so does the result.
+    `arrays` share their leading extent n.
     """
     count = arrays[0].shape[0]
     if count <= lanes:
         return operation(*arrays)
+
+    def one_slab(slab: jax.Array, result: jax.Array) -> jax.Array:
+        # The last slab overlaps the one before: padding the arrays would copy them.
+        start = jnp.minimum(slab * lanes, count - lanes)
+        rows = operation(*(lax.dynamic_slice_in_dim(array, start, lanes) for array in arrays))
+        return lax.dynamic_update_slice_in_dim(result, rows, start, 0)
+
     slabs = -(-count // lanes)
-    rows = -(-count // slabs)  # slabs of equal size: fewer rows of padding than slabs
-
-    def cut(array: jax.Array) -> jax.Array:
-        padding = [(0, slabs * rows - count), *[(0, 0)] * (array.ndim - 1)]
-        return jnp.pad(array, padding).reshape(slabs, rows, *array.shape[1:])
-
-    result = lax.map(lambda slab: operation(*slab), tuple(map(cut, arrays)))
-    return result.reshape(slabs * rows, *result.shape[2:])[:count]
+    return lax.fori_loop(0, slabs, one_slab, jnp.zeros((count, 8), jnp.uint32))
 
 
 def xla_kernels(lanes: int = 1024) -> Kernels:

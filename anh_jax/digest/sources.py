@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from enum import Enum
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,16 +18,26 @@ from attest.digest_tree import path_text
 from attest.tensor_header import TensorHeader
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Say how a value reaches the mesh, and how it is held there.
+class Route(Enum):
+    """Say how a value reaches the mesh.
 
-    `moved` is None where it lies on the mesh already; True where its elements are cut anew between
-    devices, False where whole copies go to each.
+    IN_PLACE: it lies there. RENAMED: it lies there under a mesh with explicit axes, which JAX does
+    not mix with others: its shards are named anew. MOVED: its elements are cut anew between
+    devices. COPIED: whole copies go to each device.
     """
 
+    IN_PLACE = 0
+    RENAMED = 1
+    MOVED = 2
+    COPIED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Say how a value reaches the mesh, and how it is held there."""
+
     held: Axes
-    moved: bool | None = None
+    route: Route = Route.IN_PLACE
     note: str | None = None
 
 
@@ -58,12 +69,12 @@ def find_source(mesh: PrimeMesh, header: TensorHeader, value: Array) -> Source:
     whole: Axes = ((),) * rank
     if not isinstance(value, jax.Array):
         wide = header.itemsize > WORD_BYTES
-        return Source(whole + ((),) * wide, moved=False)
+        return Source(whole + ((),) * wide, Route.COPIED)
     held = _held(mesh, value, rank)
     if held is not None:
-        return Source(held, None if _in_device_memory(value) else True)
+        return Source(held, _route(value))
     if value.is_fully_replicated:
-        return Source(whole, moved=False)
+        return Source(whole, Route.COPIED)
     name = path_text(header.path)
     if not value.is_fully_addressable:
         raise AnhError(
@@ -71,16 +82,22 @@ def find_source(mesh: PrimeMesh, header: TensorHeader, value: Array) -> Source:
             "most of the tree; put all arrays on one mesh"
         )
     note = f"{name}: it lies on other devices than most of the tree; moved to be hashed"
-    return Source(shared_axes(mesh, whole, header.grid), moved=True, note=note)
+    return Source(shared_axes(mesh, whole, header.grid), Route.MOVED, note)
 
 
 def bring(mesh: PrimeMesh, source: Source, value: Array) -> jax.Array:
     """Return a value as its source says."""
-    if source.moved is None:
-        return cast(jax.Array, value)
-    if source.moved:
+    if not isinstance(value, jax.Array):
+        return replicated(host_words(value), mesh.mesh)
+    if source.route is Route.IN_PLACE:
+        return value
+    if source.route is Route.MOVED:
         return jax.device_put(value, mesh.sharding(source.held))
-    return replicated(value if isinstance(value, jax.Array) else host_words(value), mesh.mesh)
+    if source.route is Route.RENAMED:
+        shards = [shard.data for shard in value.addressable_shards]
+        held = mesh.sharding(source.held)
+        return jax.make_array_from_single_device_arrays(value.shape, held, shards)
+    return replicated(value, mesh.mesh)
 
 
 def _held(mesh: PrimeMesh, value: jax.Array, rank: int) -> Axes | None:
@@ -90,7 +107,10 @@ def _held(mesh: PrimeMesh, value: jax.Array, rank: int) -> Axes | None:
     return ((),) * rank if alone else None
 
 
-def _in_device_memory(value: jax.Array) -> bool:
-    kind = value.sharding.memory_kind
-    device = next(iter(value.sharding.addressable_devices))
-    return kind is None or kind == device.default_memory().kind
+def _route(value: jax.Array) -> Route:
+    sharding = value.sharding
+    device = next(iter(sharding.addressable_devices))
+    if sharding.memory_kind not in (None, device.default_memory().kind):
+        return Route.MOVED  # it lies in its host's memory
+    explicit = isinstance(sharding, NamedSharding) and sharding.mesh.explicit_axes
+    return Route.RENAMED if explicit else Route.IN_PLACE
