@@ -80,7 +80,7 @@ def _policy(worker: Worker) -> int:
     """Return the N that genesis states: chosen once, never adapted."""
     genesis = genesis_of(worker.run)
     why = genesis.environment.get(POLICY_FACT)
-    if why is not None:
+    if why is not None and worker.rank == 0:
         worker.reporter.phase(f"state digest {why}", 0.0)
     return every_of(genesis.digest_policy)
 

@@ -64,6 +64,8 @@ def train(
 
     The observers see step t - 1 after the gradient of step t is dispatched and before its update,
     so the device computes while the host hashes and signs, and the update may donate the state.
+    What observers start on the device then (digests) they should not wait for before the next
+    step: until they return there is only that gradient for the device to compute.
     """
     previous: Any = None
     clock = time.perf_counter()

@@ -58,8 +58,8 @@ class Attestation:
     """Signs one row a step, `digester.lag` steps after the step itself.
 
     Digests are started before the next update may take the state's buffers, and read once another
-    step is dispatched: no wait leaves a device without work. `sync`, `close` and `position` finish
-    what is under way first.
+    step is dispatched: no wait leaves a device without work. `place` and `close` finish what is
+    under way first.
     """
 
     def __init__(
@@ -69,14 +69,7 @@ class Attestation:
         self._digester = digester
         self._schedule = schedule
         self._started: deque[_StartedStep] = deque()
-        self._position: Position | None = None
         self._seconds: dict[int, float] = {}
-
-    @property
-    def position(self) -> Position | None:
-        """Return where the newest completed step's row stands; None before the first."""
-        self._finish(left=0)
-        return self._position
 
     def seconds(self, step: int) -> float | None:
         """Return what digesting and signing one of the newest steps cost; None until it is signed.
@@ -101,11 +94,6 @@ class Attestation:
         """Sign every completed step durably; return where the newest stands, by a logged record."""
         self._finish(left=0)
         return self._recorder.place()
-
-    def sync(self) -> None:
-        """Sign every completed step and make all rows durable."""
-        self._finish(left=0)
-        self._recorder.sync()
 
     def close(self) -> None:
         """Sign every completed step, make all rows durable and close the step file."""
@@ -138,7 +126,7 @@ class Attestation:
         while len(self._started) > left:
             started = self._started.popleft()
             clock = time.perf_counter()
-            self._position = self._recorder.record(_facts(started))
+            self._recorder.record(_facts(started))
             self._seconds[started.step] = started.seconds + time.perf_counter() - clock
             self._seconds.pop(started.step - _REMEMBERED_SECONDS, None)
 

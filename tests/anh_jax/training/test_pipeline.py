@@ -105,11 +105,13 @@ class FakeRecorder(StepRecorder):
         self._journal.rows.append(facts)
         return Position(row=f"row {facts.step}", record=f"record {facts.step}")
 
-    def sync(self) -> None:
-        self._journal.note("durable", self._journal.rows[-1].step)
+    def place(self) -> Position:
+        newest = self._journal.rows[-1].step
+        self._journal.note("durable", newest)
+        return Position(row=f"row {newest}", record=f"record {newest}")
 
     def close(self) -> None:
-        self.sync()
+        self._journal.note("closed", len(self._journal.rows))
 
 
 class FakeCheckpoints(TrainingCheckpoints):
@@ -140,14 +142,8 @@ def run(
     attestation = Attestation(FakeRecorder(journal), digester, schedule)
     checkpoints = FakeCheckpoints(journal)
 
-    def place() -> Position:
-        attestation.sync()
-        position = attestation.position
-        assert position is not None
-        return position
-
     checkpointing = Checkpointing(
-        checkpoints, every=compare, last_step=steps, place=place,
+        checkpoints, every=compare, last_step=steps, place=attestation.place,
         should_stop=lambda: False, announce=lambda step: None,
     )  # fmt: skip
     observers: list[Any] = [attestation, checkpointing]
