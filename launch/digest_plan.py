@@ -76,10 +76,16 @@ def digest_plan(request: PlanRequest) -> DigestPlan:
     with _importable(request.config.resolve().parent):
         run = plan_run(experiment)
     tokens = _tokens(request, run)
+    state, gradient = (tree_cost(headers, chips=chips) for headers in (run.state, run.gradient))
+    if request.hardware == CPU:
+        # What every host holds whole needs no exchange.
+        state, gradient = (
+            dataclasses.replace(_unshared(cost), gathered=0) for cost in (state, gradient)
+        )
     work = Workload(
         flops=run.flops * tokens.value / run.tokens,
-        state=tree_cost(run.state, chips=chips),
-        gradient=tree_cost(run.gradient, chips=chips),
+        state=state,
+        gradient=gradient,
         chips=chips,
         longest=run.experiment.checkpoints.every_steps,
         exact=run.experiment.plan.kind == "exported",
@@ -109,7 +115,7 @@ def what_if(plan: DigestPlan) -> tuple[Case, ...]:
     work, rates, share = plan.work, plan.rates, plan.utilisation
     other = "sha256" if plan.alg == "blake3" else "blake3"
     every = dataclasses.replace(
-        work, state=_everything(work.state), gradient=_everything(work.gradient)
+        work, state=_unshared(work.state), gradient=_unshared(work.gradient)
     )
     fewer = dataclasses.replace(work, flops=work.flops / 10)
     cases = [
@@ -117,7 +123,7 @@ def what_if(plan: DigestPlan) -> tuple[Case, ...]:
         Case(f"{other} instead of {plan.alg}", forecast(work, plan.machine.rates[other], share)),
         Case(f"a tenth of the {plan.run.unit} a step", forecast(fewer, rates, share)),
     ]
-    if work.chips > 1:
+    if work.chips > 1 and plan.request.hardware != CPU:
         cases.append(Case("every replica hashes it all", forecast(every, rates, share)))
     away = dataclasses.replace(rates, rate=_copied(plan), per_tensor=_NO_TIME)
     words = "hashlib.sha256 of every leaf"
@@ -125,7 +131,8 @@ def what_if(plan: DigestPlan) -> tuple[Case, ...]:
     return (*cases, Case(name, forecast(work, away, share)))
 
 
-def _everything(cost: TreeCost) -> TreeCost:
+def _unshared(cost: TreeCost) -> TreeCost:
+    """Return the cost where each of them hashes all that it holds, the whole tree."""
     return dataclasses.replace(cost, chip_size=cost.size)
 
 

@@ -100,14 +100,14 @@ def _inputs(plan: DigestPlan) -> tuple[Entry, ...]:
 
     def tree(key: str, label: str, cost: TreeCost) -> tuple[Entry, Entry]:
         size = counted(cost.size, f"{cost.tensors} tensors")
-        busiest = counted(cost.chip_size, f"the busiest {unit} of {work.chips:,}")
+        busiest = counted(cost.chip_size, f"each of {work.chips:,} {unit}s")
         return (
             Entry(f"{key}Bytes", label, "B", size),
             Entry(f"{key}BytesPerChip", f"{label}, hashed a {unit}", "B", busiest),
         )
 
     flops = Figure(work.flops, plan.tokens.basis, run.rule)
-    return (
+    numbers = (
         Entry("parameters", "parameters", "", counted(run.parameters, "trainable numbers")),
         Entry("tokens", f"{run.unit} a step", "", plan.tokens),
         Entry("flops", "arithmetic a step", "FLOP", flops),
@@ -116,8 +116,10 @@ def _inputs(plan: DigestPlan) -> tuple[Entry, ...]:
         Entry("peak", f"peak a {unit}", "FLOP/s", rates.peak),
         Entry("utilisation", "utilisation", "", plan.utilisation),
         Entry("rate", f"digest rate a {unit}", "B/s", rates.rate),
-        Entry("perTensor", "each tensor besides", "s", rates.per_tensor),
     )
+    if not rates.per_tensor.value:
+        return numbers
+    return (*numbers, Entry("perTensor", "each tensor besides", "s", rates.per_tensor))
 
 
 def _results(plan: DigestPlan, made: Forecast) -> list[Entry]:
@@ -147,7 +149,7 @@ def _sizes(plan: DigestPlan, made: Forecast) -> tuple[Entry, ...]:
     tiles = Figure(work.state.tiles, Basis.COUNTED, "of the state")
     hashes = a_step(work.state.hashes, work.gradient.hashes, "under the recommended policy")
     crossing = a_step(
-        work.state.gathered, work.gradient.gathered, f"digests, to each {plan.machine.unit}"
+        work.state.gathered, work.gradient.gathered, f"digests, by each {plan.machine.unit}"
     )
     return (
         Entry("tiles", "tiles", "", tiles),

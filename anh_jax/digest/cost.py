@@ -1,15 +1,16 @@
 """What digesting a tree costs, from its tensors' headers: bytes, hashes, what crosses the network.
 
-The tile is the unit of work. Chips that hold a tensor's shards hash what they hold; chips that
-hold copies of it split its tiles. So with C chips a group of equal tiles takes ceil(tiles / C) of
-them on the busiest chip, whatever the mesh.
+For C chips that each hold the whole state: they share a tensor of more than `SHARED_BYTES` in
+min(C, tiles) equal parts, and each hashes all of a smaller one. Where meshes split a state over
+chips, each hashes what it holds, which is as much to within the small tensors. Every chip gives
+one digest for each tensor.
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from anh_jax.digest.placement import SHARED_BYTES
 from attest.digest_tree import set_turns, tile_turns
 from attest.opening import Opening
 from attest.tensor_header import TensorHeader
@@ -26,9 +27,8 @@ class TreeCost:
         size: bytes in the tree, each value once.
         tiles: tiles in the tree.
         hashes: digests computed: tiles, nodes, tensors, set, structure and the whole.
-        chip_size: bytes that the busiest chip hashes.
-        gathered: bytes of digests that every chip receives from the others: the roots of the
-            subtrees that each of them made.
+        chip_size: bytes that each chip hashes.
+        gathered: bytes of digests that every chip gets from all.
     """
 
     tensors: int
@@ -41,21 +41,22 @@ class TreeCost:
 
 def tree_cost(headers: Sequence[TensorHeader], *, chips: int) -> TreeCost:
     """Count the work of one digest of the tensors with these headers on `chips` chips."""
-    equal: Counter[int] = Counter()
-    roots = 0
-    for header in headers:
-        tiles = math.prod(header.grid)
-        equal[header.tile_bytes] += tiles
-        roots += min(tiles, chips)
-    tiles = sum(equal.values())
-    nodes = tiles - len(headers)
+    sizes = [math.prod(header.dims) * header.itemsize for header in headers]
+    counts = [math.prod(header.grid) for header in headers]
+    shares = [
+        size // min(chips, count) if size > SHARED_BYTES else size
+        for size, count in zip(sizes, counts, strict=True)
+    ]
+    tiles, tensors = sum(counts), len(headers)
+    nodes = tiles - tensors
     return TreeCost(
-        tensors=len(headers),
-        size=sum(size * count for size, count in equal.items()),
+        tensors=tensors,
+        size=sum(sizes),
         tiles=tiles,
-        hashes=tiles + nodes + len(headers) + (len(headers) - 1) + 2,
-        chip_size=sum(size * -(-count // chips) for size, count in equal.items()),
-        gathered=_DIGEST_BYTES * roots if chips > 1 else 0,
+        # Tiles, nodes, tensors, the set's inner nodes, structure and state.
+        hashes=tiles + nodes + tensors + (tensors - 1) + 2,
+        chip_size=sum(shares),
+        gathered=_DIGEST_BYTES * chips * tensors if chips > 1 else 0,
     )
 
 

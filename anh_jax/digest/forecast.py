@@ -1,7 +1,7 @@
 """Predict what digests cost a run, and say of each number how it is known.
 
-A step is `flops / (chips x peak x utilisation)` seconds, a digest the bytes of the busiest chip
-over a chip's rate plus a fixed time for each tensor. Left out: dispatch, and the gather of a few
+A step is `flops / (chips x peak x utilisation)` seconds, a digest the bytes that a chip hashes
+over its rate plus a fixed time for each tensor. Left out: dispatch, and the gather of a few
 kilobytes of digests. Both are hidden behind the next step where the digest runs on the device.
 """
 
@@ -104,7 +104,7 @@ def forecast(work: Workload, machine: Machine, utilisation: Figure) -> Forecast:
 def _digest(cost: TreeCost, machine: Machine) -> Figure:
     return _result(
         cost.chip_size / machine.rate.value + cost.tensors * machine.per_tensor.value,
-        "the busiest one's bytes over its rate, and each tensor's own time",
+        "the bytes it hashes over its rate, and each tensor's own time",
         (machine.rate, machine.per_tensor),
     )
 

@@ -105,9 +105,18 @@ def test_chips_split_the_work_and_exchange_digests(capsys: pytest.CaptureFixture
     one, eight = (
         planned(capsys, *GPT2, "--chips", chips, "--hardware", "v5p") for chips in ("1", "8")
     )
-    assert value(eight, "stateDigest") == pytest.approx(value(one, "stateDigest") / 8, rel=0.01)
+    # What is left to an eighth are small tensors, and one of fewer tiles than chips.
+    assert value(eight, "stateDigest") == pytest.approx(value(one, "stateDigest") / 8, rel=0.02)
     assert value(one, "gatheredPerStep") == 0 < value(eight, "gatheredPerStep")
     assert value(one, "stateBytes") == value(eight, "stateBytes")
+
+
+def test_hosts_hash_all_they_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    one, eight = (planned(capsys, "--chips", chips, "--hardware", "cpu") for chips in ("1", "8"))
+    assert value(eight, "stateDigest") == value(one, "stateDigest")
+    assert value(eight, "gatheredPerStep") == 0
+    assert value(eight, "step") == pytest.approx(value(one, "step") / 8)
+    assert not any("replica" in row["case"] for row in eight["whatIf"])
 
 
 def test_what_if_tells_the_cost_of_everything_else(capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,7 +125,7 @@ def test_what_if_tells_the_cost_of_everything_else(capsys: pytest.CaptureFixture
     usual = case["as planned"]["stateSeconds"]
     assert usual == value(plan, "stateDigest")
     assert case["sha256 instead of blake3"]["stateSeconds"] > usual
-    assert case["every replica hashes it all"]["stateSeconds"] == pytest.approx(8 * usual, rel=0.01)
+    assert case["every replica hashes it all"]["stateSeconds"] == pytest.approx(8 * usual, rel=0.02)
     fewer = case["a tenth of the tokens a step"]
     assert fewer["stateSeconds"] == usual and fewer["basis"] == "assumed"
     away = case["device_get, hashlib.sha256 of every leaf"]["stateSeconds"]

@@ -2,15 +2,21 @@
 
 import math
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.sharding import Mesh
 
+from anh_jax.digest.blake3_xla import blake3_tiles
 from anh_jax.digest.cost import opening_bytes, tree_cost
+from anh_jax.digest.device_plan import cut_tensor, make_plan
 from anh_jax.digest.host import tree_digest
+from anh_jax.digest.kernels import xla_kernels
 from anh_jax.digest.layout import lay_out
 from anh_jax.digest.opening import open_tile
+from anh_jax.digest.placement import SHARED_BYTES, PrimeMesh, place
 from attest import digest_tree, opening
 from attest.digest_tree import DigestLevel
 from attest.tensor_header import TensorHeader, tensor_header
@@ -28,27 +34,39 @@ def small_tree() -> dict[str, np.ndarray]:
 
 
 @given(dims=st.lists(shapes, min_size=1, max_size=6), power=st.integers(0, 10))
-def test_the_busiest_chip_has_its_share_and_less_than_a_tile_of_each_size_more(
-    dims: list[tuple[int, ...]], power: int
-) -> None:
-    headers = [tensor_header((f"{i}",), "float32", shape) for i, shape in enumerate(dims)]
-    chips = 1 << power
-    cost = tree_cost(headers, chips=chips)
-    assert cost.size == sum(4 * math.prod(shape) for shape in dims)
-    rest = sum({header.tile_bytes for header in headers})
-    assert cost.size / chips <= cost.chip_size < cost.size / chips + rest
-    assert tree_cost(headers, chips=1).chip_size == cost.size
-
-
-@given(dims=st.lists(shapes, min_size=1, max_size=6), power=st.integers(1, 10))
-def test_chips_exchange_a_digest_for_each_part_they_made(
+def test_chips_share_large_tensors_and_each_hashes_the_small_ones(
     dims: list[tuple[int, ...]], power: int
 ) -> None:
     headers = [tensor_header((f"{i}",), "float32", shape) for i, shape in enumerate(dims)]
     cost = tree_cost(headers, chips=1 << power)
-    parts = [min(math.prod(header.grid), 1 << power) for header in headers]
-    assert cost.gathered == 32 * sum(parts)
+    sizes = [4 * math.prod(shape) for shape in dims]
+    assert cost.size == sum(sizes) and cost.tensors == len(dims)
+    small = sum(size for size in sizes if size <= SHARED_BYTES)
+    assert cost.chip_size >= small + sum(s >> power for s in sizes if s > SHARED_BYTES)
+    assert tree_cost(headers, chips=1).chip_size == cost.size
     assert tree_cost(headers, chips=1).gathered == 0
+
+
+@pytest.mark.parametrize("chips", [1, 2, 8])
+def test_cost_is_that_of_the_plan_that_devices_follow(chips: int) -> None:
+    tree = {
+        **small_tree(),
+        "large": np.zeros((1024, 2048), np.uint16),
+        "odd": np.zeros((3, 40_000), np.float32),  # one tile that cannot be shared
+        "few": np.zeros((4, 8192), np.float32),  # fewer tiles than chips
+    }
+    headers = headers_of(tree)
+    mesh = PrimeMesh.over(Mesh(np.array(jax.devices()[:chips]), ("data",)))
+    held = [((),) * len(header.dims) for header in headers]
+    cuts = [
+        cut_tensor(mesh, h, place(mesh, at, h, every_replica=False))
+        for h, at in zip(headers, held, strict=True)
+    ]
+    plan = make_plan(blake3_tiles(xla_kernels(256)), mesh, cuts)
+    cost = tree_cost(headers, chips=chips)
+    hashed = sum(math.prod(cut.grid) * cut.header.tile_bytes for cut in plan.tensors)
+    assert cost.chip_size == hashed
+    assert cost.gathered == (32 * chips * len(plan.operands.mine) if chips > 1 else 0)
 
 
 def test_hashes_are_as_many_as_the_oracle_computes() -> None:
