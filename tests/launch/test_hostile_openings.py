@@ -152,6 +152,16 @@ def test_any_part_left_out_doubled_or_moved_is_refused(bias: Opened) -> None:
                 bias.check(changed)
 
 
+def test_field_more_or_less_is_refused(bias: Opened) -> None:
+    fields: Any = canonical.decode(bias.tile.to_bytes(), max_bytes=1 << 20)
+    for name in fields:
+        rest = {key: value for key, value in fields.items() if key != name}
+        assert bias.check(canonical.encode(rest)) == "fields"
+    assert bias.check(canonical.encode(fields | {"note": "checked"})) == "fields"
+    inner = {**fields, "opening": fields["opening"] | {"note": "checked"}}
+    assert bias.check(canonical.encode(inner)) == "opening"
+
+
 def test_index_outside_the_grid_is_refused(kernel: Opened) -> None:
     grid, index = kernel.tile.opening.header.grid, kernel.tile.opening.index
     for axis, count in enumerate(grid):
