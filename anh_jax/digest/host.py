@@ -5,10 +5,10 @@ may follow at once.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
-from numpy.typing import NDArray
 
 from anh_jax.digest.compose import TreeDigest, compose
 from anh_jax.digest.exchange import Exchange
@@ -85,14 +85,18 @@ def _tree_digest(
     return compose(laid.layout, tops, step=step, alg=alg, notes=large.notes)
 
 
-def _hash_small(hashes: OneHashes, tiles: TileOrder, value: "jax.Array | NDArray") -> bytes:
+def _hash_small(hashes: OneHashes, tiles: TileOrder, value: Any) -> bytes:
     """Return the root of a small tensor's tiles; no view of its buffer outlives the call."""
-    # All of it lies here: a layout has an order of tiles for such tensors alone.
-    array = value if isinstance(value, np.ndarray) else np.asarray(value.addressable_data(0))
+    if tiles.direct:
+        data = bytes(memoryview(value))
+    else:
+        # All of it lies here: a layout has an order of tiles for such tensors alone.
+        array = value if isinstance(value, np.ndarray) else np.asarray(value.addressable_data(0))
+        bits = array.view(tiles.word).reshape(tiles.split).transpose(tiles.axes)
+        data = bits.tobytes()
     if len(tiles.order) == 1:
-        return hashes.tile(array.tobytes())
-    bits = array.view(tiles.word).reshape(tiles.split).transpose(tiles.axes)
-    rows = tiles.rows.unpack(np.ascontiguousarray(bits).data)
+        return hashes.tile(data)
+    rows = tiles.rows.unpack(data)
     digests = [hashes.tile(rows[place]) for place in tiles.order]
     while len(digests) > 1:
         pairs = zip(digests[::2], digests[1::2], strict=True)

@@ -10,6 +10,7 @@ import struct
 import sys
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -32,9 +33,12 @@ class TileOrder:
 
     `word` is an unsigned integer as wide as an element. `split` and `axes` reshape and transpose
     the array to one tile after the other in C order of the grid, `rows` cuts those bytes into
-    tiles, and `order` lists them so that the first merge joins 0 with 1, 2 with 3.
+    tiles, and `order` lists them so that the first merge joins 0 with 1, 2 with 3. `direct` says
+    whether they are had without numpy: tiles that follow one another, in one buffer of this host's
+    memory, of a type that Python's buffer protocol has.
     """
 
+    direct: bool
     word: np.dtype
     split: tuple[int, ...]
     axes: tuple[int, ...]
@@ -67,13 +71,14 @@ class Slot:
 class Layout:
     """The tensors of a tree by path bytes, and the material of its structure digest.
 
-    `remote` says whether any value lies on an accelerator. `words` keeps the words of PRNG keys: a
-    run's key is the same object at every step.
+    `remote` says whether any value lies on an accelerator. `keys` are the slots of PRNG keys, and
+    `words` keeps their words by place: a run's key is the same object at every step.
     """
 
     slots: tuple[Slot, ...]
     structure: bytes
     remote: bool
+    keys: tuple[int, ...]
     words: dict[int, "_Words"] = field(default_factory=dict[int, "_Words"])
 
 
@@ -91,16 +96,26 @@ class _Words:
     words: jax.Array
 
 
-_REMEMBERED: dict[Hashable, Layout] = {}
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """A layout, and by place among jax's leaves what it asks of them: their types and marks."""
+
+    kinds: Sequence[type]
+    marks: Sequence[Hashable]
+    layout: Layout
+
+
+# By the nodes of a tree.
+_REMEMBERED: dict[Hashable, list[_Remembered]] = {}
 
 
 def lay_out(tree: object) -> LaidOut:
     """Return the layout of a tree of arrays and its values; AnhError as `read_tree` says."""
     seen = _see(tree)
     if seen is not None:
-        layout = _REMEMBERED.get(seen.key)
-        if layout is not None:
-            return LaidOut(layout, [_value(layout, slot, seen.leaves) for slot in layout.slots])
+        for remembered in _REMEMBERED.get(seen.nodes, ()):
+            if _fits(remembered, seen.leaves):
+                return _laid_out(remembered.layout, seen.leaves)
     reading = read_tree(tree)
     places = None if seen is None else _places(tree)
     slots = tuple(
@@ -115,33 +130,66 @@ def lay_out(tree: object) -> LaidOut:
         for leaf in reading.leaves
     )
     remote = any(_is_remote(leaf.value) for leaf in reading.leaves)
-    layout = Layout(slots, structure_bytes(reading.nodes), remote)
+    keys = tuple(at for at, slot in enumerate(slots) if slot.header.kind is TensorKind.KEY)
+    layout = Layout(slots, structure_bytes(reading.nodes), remote, keys)
     if seen is not None and places is not None:
-        if len(_REMEMBERED) >= _REMEMBERED_TREES:
-            _REMEMBERED.clear()
-        _REMEMBERED[seen.key] = layout
+        _remember(seen, layout)
     return LaidOut(layout, [leaf.value for leaf in reading.leaves])
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    key: Hashable
-    leaves: Sequence[jax.Array]
+    nodes: Hashable
+    leaves: Sequence[Any]
 
 
 def _see(tree: object) -> _Seen | None:
-    """Flatten a tree as jax does; None where it holds anything but arrays that are still there."""
+    """Flatten a tree as jax does; None where its keys have no order, or it is far too deep."""
     try:
         leaves, nodes = jax.tree.flatten(tree)
-    except (TypeError, ValueError, RecursionError, SystemError):  # no order of keys; far too deep
+    except (TypeError, ValueError, RecursionError, SystemError):
         return None
-    for leaf in leaves:
-        if not isinstance(leaf, jax.Array) or isinstance(leaf, Tracer) or leaf.is_deleted():
-            return None
-    return _Seen(
-        (nodes, *[(x.shape, x.dtype, getattr(x, "weak_type", False), x.sharding) for x in leaves]),
-        leaves,
-    )
+    return _Seen(nodes, leaves)
+
+
+def _fits(remembered: _Remembered, leaves: Sequence[jax.Array]) -> bool:
+    """Say whether leaves are arrays like those of a layout and still there."""
+    words = remembered.layout.words
+    places = zip(leaves, remembered.kinds, remembered.marks, strict=True)
+    for place, (leaf, kind, mark) in enumerate(places):
+        if type(leaf) is not kind or leaf.is_deleted():
+            return False
+        # Asking a PRNG key for its sharding costs more than digesting a small tensor.
+        if place in words and words[place].key is leaf:
+            continue
+        if _mark(leaf) != mark:
+            return False
+    return True
+
+
+def _mark(leaf: jax.Array) -> tuple[Hashable, ...]:
+    return (leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False), leaf.sharding)
+
+
+def _remember(seen: _Seen, layout: Layout) -> None:
+    for leaf in seen.leaves:
+        if not isinstance(leaf, jax.Array) or isinstance(leaf, Tracer):
+            return
+    if sum(map(len, _REMEMBERED.values())) >= _REMEMBERED_TREES:
+        _REMEMBERED.clear()
+    kinds, marks = [type(leaf) for leaf in seen.leaves], [_mark(leaf) for leaf in seen.leaves]
+    _REMEMBERED.setdefault(seen.nodes, []).append(_Remembered(kinds, marks, layout))
+
+
+def _laid_out(layout: Layout, leaves: Sequence[jax.Array]) -> LaidOut:
+    values = [leaves[slot.place] for slot in layout.slots]
+    for at in layout.keys:
+        key, place = values[at], layout.slots[at].place
+        known = layout.words.get(place)
+        if known is None or known.key is not key:
+            known = layout.words[place] = _Words(key, jax.random.key_data(key))
+        values[at] = known.words
+    return LaidOut(layout, values)
 
 
 def _places(tree: object) -> dict[tuple[str | int, ...], int] | None:
@@ -163,17 +211,6 @@ def _places(tree: object) -> dict[tuple[str | int, ...], int] | None:
     return places
 
 
-def _value(layout: Layout, slot: Slot, leaves: Sequence[jax.Array]) -> jax.Array:
-    value = leaves[slot.place]
-    if slot.header.kind is not TensorKind.KEY:
-        return value
-    known = layout.words.get(slot.place)
-    if known is None or known.key is not value:
-        known = _Words(value, jax.random.key_data(value))
-        layout.words[slot.place] = known
-    return known.words
-
-
 def _is_remote(value: "jax.Array | NDArray") -> bool:
     return isinstance(value, jax.Array) and any(
         device.platform != "cpu" for device in value.sharding.device_set
@@ -191,9 +228,26 @@ def _tile_order(leaf: Leaf) -> TileOrder | None:
     tile = tile_dims(header.dims, header.grid)
     rank = len(tile)
     return TileOrder(
+        direct=_follow(header.dims, header.grid) and _has_buffer(value),
         word=np.dtype(f"u{header.itemsize}"),
         split=tuple(extent for axis in zip(header.grid, tile, strict=True) for extent in axis),
         axes=(*range(0, 2 * rank, 2), *range(1, 2 * rank, 2)),
         rows=struct.Struct(f"{header.tile_bytes}s" * count),
         order=merge_order(header.grid),
     )
+
+
+def _follow(dims: Sequence[int], grid: Sequence[int]) -> bool:
+    """Say whether each tile is one piece of a C ordered array."""
+    last = max((axis for axis, count in enumerate(grid) if count > 1), default=0)
+    return tuple(dims[:last]) == tuple(grid[:last])
+
+
+def _has_buffer(value: "jax.Array | NDArray") -> bool:
+    """Say whether Python's buffer protocol reads an array's bytes."""
+    if isinstance(value, jax.Array) and (len(value.sharding.device_set) > 1 or _is_remote(value)):
+        return False
+    try:
+        return len(bytes(memoryview(cast(Any, value)))) == value.nbytes
+    except (BufferError, ValueError):  # no code for the type, as for bfloat16
+        return False
