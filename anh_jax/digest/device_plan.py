@@ -62,7 +62,8 @@ class Operands:
 
     `mine` int32[subtrees]: the rows a device gives to all others. `first` int32[devices *
     subtrees]: for each row gathered, the first row that is a digest of the same tiles. `owner`
-    int32[subtrees]: the tensor of each row. `roots` int32[tensors]: the rows of the results. `zero` uint32[] is 0.
+    int32[subtrees]: the tensor of each row. `roots` int32[tensors]: the rows of the results.
+    `zero` uint32[] is 0.
     """
 
     leaves: tuple[LeafOperands, ...]
