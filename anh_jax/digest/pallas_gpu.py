@@ -106,7 +106,7 @@ def gpu_kernels(
 ) -> Kernels:
     """Return the kernels for a GPU; a program hashes `chunks` chunks (a power of two) in `warps`.
 
-    `interpreted` runs them on any backend. Other sizes are for measuring (bench/digest_device.py).
+    Other sizes than the default are for measuring (bench/digest_device.py).
     """
 
     def call(kernel: Callable[..., None], name: str, *operands: jax.Array) -> jax.Array:

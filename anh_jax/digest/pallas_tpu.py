@@ -5,7 +5,7 @@ cycles in which one alone would wait for its own last result. The grid streams w
 into VMEM, two steps' worth; there each (128, 256) piece is transposed, so that a message word is a
 row with one chunk a lane, and no separate pass of XLA's moves the state.
 
-Compiled for v5e by libtpu 0.0.51, a block of 64 bytes of 2,048 chunks is 647 instruction bundles,
+Compiled for v5e by libtpu 0.0.50, a block of 64 bytes of 2,048 chunks is 647 instruction bundles,
 whose slots for vector arithmetic are 97 % full, without spills; the transposition adds a fifth
 (v6e: an eighth).
 """
@@ -81,7 +81,7 @@ def _parents_kernel(
 def tpu_kernels(execution: Execution = "compiled", *, rows: int = STATE_ROWS) -> Kernels:
     """Return the kernels for a TPU; a grid step hashes `rows` * 128 chunks (`rows`: 8, 16 or 32).
 
-    `interpreted` runs them on any backend. Other sizes are for measuring (bench/digest_device.py).
+    Other sizes than the default are for measuring (bench/digest_device.py).
     """
     step = rows * LANES
     rounds = rounds_of(execution)
