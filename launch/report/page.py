@@ -88,7 +88,7 @@ def _tiles(facts: RunFacts) -> str:
     total = math.fsum(value for value in seconds if math.isfinite(value))
     if digests and total > 0:
         share = math.fsum(value for value in digests if math.isfinite(value)) / total
-        tiles.append((f"{share:.1%}", "of the time is digests"))
+        tiles.append((f"{share:.1%}", "of the time digests run, beside steps"))
     if facts.attempts:
         tiles.append((str(len(facts.attempts)), "attempt" + "s" * (len(facts.attempts) > 1)))
     if facts.audits:
