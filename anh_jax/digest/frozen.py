@@ -13,12 +13,13 @@ import jax
 class FrozenTops:
     """Map arrays, by identity, to the 32-byte roots of their tiles.
 
-    One algorithm each. What was written into the memory of an array behind JAX's back (a buffer
-    shared with numpy, a flipped bit) is not seen: leave it out where the point is to read memory
-    again, as an audit does.
+    The roots are those of one algorithm, `alg`. What was written into the memory of an array behind
+    JAX's back (a buffer shared with numpy, a flipped bit) is not seen: leave it out where the point
+    is to read memory again, as an audit does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, alg: str = "blake3") -> None:
+        self.alg = alg
         self._known: dict[int, _Known] = {}
 
     def __len__(self) -> int:

@@ -37,11 +37,14 @@ def tree_digest(
     remembers arrays that come back at another call; without it every array is read.
 
     Raises:
-        AnhError: for a tree or a step without a byte layout, or a missing `exchange`.
+        AnhError: for a tree or a step without a byte layout, a missing `exchange`, or what is
+            remembered of another algorithm.
         ReplicaError: if another process holds other bits of a value this one holds too.
     """
     if isinstance(step, bool) or not 0 <= step <= MAX_STEP:
         raise AnhError(f"digest: step {step!r} is not a count of completed steps")
+    if frozen is not None and frozen.alg != alg:
+        raise AnhError(f"digest: frozen arrays are remembered in {frozen.alg}; use it, not {alg}")
     try:
         hashes = one_hashes(alg)
         large = LargeTensors(bulk_hashes(alg), frozen, threads)
