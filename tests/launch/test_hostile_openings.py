@@ -162,6 +162,17 @@ def test_field_more_or_less_is_refused(bias: Opened) -> None:
     assert bias.check(canonical.encode(inner)) == "opening"
 
 
+def test_field_of_another_form_is_refused(bias: Opened) -> None:
+    fields: Any = canonical.decode(bias.tile.to_bytes(), max_bytes=1 << 20)
+    lines = (None, "00" * 32, {}, [0], ["00" * 31], ["AB" * 32], ["zz" * 32])
+    for line in lines:
+        assert bias.check(canonical.encode(fields | {"line": line})) == "fields"
+    for name in (None, "00" * 31, "AB" * 32, 0):
+        assert bias.check(canonical.encode(fields | {"run": name})) == "fields"
+    for name, value in itertools.product(("row", "opening"), (0, "row", [], {}, {"step": 8})):
+        bias.check(canonical.encode(fields | {name: value}))
+
+
 def test_index_outside_the_grid_is_refused(kernel: Opened) -> None:
     grid, index = kernel.tile.opening.header.grid, kernel.tile.opening.index
     for axis, count in enumerate(grid):
