@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from anh_jax.digest.compose import TreeDigest
 from anh_jax.digest.exchange import Exchange, ReplicaError
+from anh_jax.digest.frozen import FrozenTops
 from anh_jax.digest.host import tree_digest
 from anh_jax.digest.layout import lay_out
 from attest.digest_tree import path_text
@@ -62,11 +63,13 @@ def committed_outputs(outputs: Mapping[str, Any]) -> dict[str, Any]:
 class HostDigest:
     """Digests on the host at once: `start` returns when the digest is there.
 
-    `exchange` gathers digests over processes, or is None in one process.
+    `exchange` gathers digests over processes, or is None in one process. Large arrays that come
+    back as the same objects, frozen weights, are hashed once.
     """
 
     def __init__(self, alg: str = "blake3", exchange: Exchange | None = None) -> None:
         self._alg = alg
+        self._frozen = FrozenTops(alg)
         self._exchange = exchange
 
     @property
@@ -78,11 +81,13 @@ class HostDigest:
         """Digest a tree as `tree_digest` does.
 
         `every_replica` compares the replicas that lie on this process; each process hashes its
-        own, so what processes hold differently shows in their rows. Raises ReplicaError.
+        own, so what processes hold differently shows in their rows. It reads frozen arrays again
+        too. Raises ReplicaError.
         """
         if every_replica:
             compare_replicas(tree)
-        digest = tree_digest(tree, step=step, alg=self._alg, exchange=self._exchange)
+        frozen = None if every_replica else self._frozen
+        digest = tree_digest(tree, step=step, alg=self._alg, exchange=self._exchange, frozen=frozen)
         return FinishedDigest(digest)
 
 

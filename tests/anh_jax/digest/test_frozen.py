@@ -11,6 +11,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from anh_jax.digest import large
+from anh_jax.digest.digester import HostDigest
 from anh_jax.digest.frozen import FrozenTops
 from anh_jax.digest.hashes import BulkHashes
 from anh_jax.digest.host import tree_digest
@@ -161,3 +162,14 @@ def test_memory_of_another_algorithm_is_refused():
         tree_digest(state, step=0, alg="sha256", frozen=frozen)
     kept = tree_digest(state, step=0, alg="sha256", frozen=FrozenTops("sha256"))
     assert kept == tree_digest(state, step=0, alg="sha256")
+
+
+def test_digester_of_a_loop_hashes_frozen_weights_once_and_again_where_replicas_are_compared(
+    hashed: list[int],
+):
+    state, digester = adapted(), HostDigest()
+    roots = [digester.start(state, step=1).result() for _ in range(2)]
+    assert len(hashed) == 2
+    roots.append(digester.start(state, step=1, every_replica=True).result())
+    assert len(hashed) == 4
+    assert roots == [tree_digest(state, step=1)] * 3
