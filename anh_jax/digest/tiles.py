@@ -31,7 +31,7 @@ SLAB_BYTES = 1 << 19
 # Where a tile is fed in parts, a row of tiles at a time: parts that keep the hash's vector lanes
 # full, and so many tiles side by side that memory is read in long runs.
 PART_BYTES = 1 << 17
-_SIDE_BY_SIDE = 16
+SIDE_BY_SIDE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ def _hash_parts(hashes: BulkHashes, cut: Tiled) -> list[bytes]:
     """Feed large tiles to one hash each, part by part: a row of them at a time."""
     run = cut.runs.itemsize
     part = 1 << max(0, (PART_BYTES // run).bit_length() - 1)
-    columns = min(_SIDE_BY_SIDE, cut.runs.shape[cut.axes - 1])
+    columns = min(SIDE_BY_SIDE, cut.runs.shape[cut.axes - 1])
     slab = np.empty(columns * part, cut.runs.dtype)
     digests: list[bytes] = []
     for place in np.ndindex(*cut.runs.shape[: cut.axes - 1]):
@@ -185,7 +185,7 @@ def _read_ahead(block: NDArray[Any]) -> None:
     """
     lying = block.transpose(sorted(range(block.ndim), key=lambda axis: -block.strides[axis]))
     if block.nbytes <= 4 * SLAB_BYTES and lying.flags.c_contiguous and block.nbytes % 8 == 0:
-        np.bitwise_or.reduce(lying.reshape(-1).view(np.uint64))
+        np.bitwise_or.reduce(lying.reshape(-1).view(np.uint8).view(np.uint64))
 
 
 def _row_blocks(tiles: Runs, part: int) -> Iterator[Runs]:
