@@ -260,3 +260,12 @@ def test_a_policy_chosen_before_genesis_is_kept_by_whoever_resumes(
     assert "--step 6: the digest policy skips the state of this step" in opened.stderr
     assert "the nearest that has a state root is step 8, " in opened.stderr
     assert "the nearest that a training checkpoint retains step 8" in opened.stderr
+
+
+def test_a_run_that_starts_again_after_genesis_measures_nothing(trainer: Trainer) -> None:
+    run = trainer.new_run("attest.digest=auto")
+    first = trainer.train(run, stop_after=1)
+    assert any("timed" in phase for phase in first.phases)
+    shutil.rmtree(run.checkpoints)  # as if it had been killed before its first checkpoint
+    again = trainer.train(run, stop_after=1)
+    assert not any("timed" in phase for phase in again.phases)
