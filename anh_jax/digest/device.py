@@ -71,24 +71,25 @@ class DeviceDigest:
         """
         if isinstance(step, bool) or not 0 <= step <= MAX_STEP:
             raise AnhError(f"digest: step {step!r} is not a count of completed steps")
-        try:
-            laid = lay_out(tree)
-            prepared = self._prepare(laid, every_replica)
-        except AttestError as error:
-            raise AnhError(f"digest: {error}") from error
-        mesh = prepared.plan.mesh
-        values = [
-            bring(mesh, source, value)
-            for slot, source, value in zip(
-                laid.layout.slots, prepared.sources, laid.values, strict=True
-            )
-            if 0 not in slot.header.dims
-        ]
-        with jax.set_mesh(mesh.mesh):  # the caller may have set another
-            roots = prepared.program(values, prepared.operands)
+        laid, prepared = self._lay_out(tree, every_replica)
+        with jax.set_mesh(prepared.plan.mesh.mesh):  # the caller may have set another
+            roots = prepared.program(_values(laid, prepared), prepared.operands)
         roots.roots.copy_to_host_async()
         roots.any_differs.copy_to_host_async()
         return DevicePending(laid.layout, prepared, roots, step, self._alg)
+
+    def lower(self, tree: Any, *, every_replica: bool = False) -> jax.stages.Lowered:
+        """Return the program for trees of this layout, to read what it compiles to and needs."""
+        laid, prepared = self._lay_out(tree, every_replica)
+        with jax.set_mesh(prepared.plan.mesh.mesh):
+            return prepared.program.lower(_values(laid, prepared), prepared.operands)
+
+    def _lay_out(self, tree: Any, every_replica: bool) -> tuple[LaidOut, Prepared]:
+        try:
+            laid = lay_out(tree)
+            return laid, self._prepare(laid, every_replica)
+        except AttestError as error:
+            raise AnhError(f"digest: {error}") from error
 
     def _prepare(self, laid: LaidOut, every_replica: bool) -> Prepared:
         by_layout = (id(laid.layout), every_replica)
@@ -167,6 +168,17 @@ class DevicePending:
             f"digest: {name}: {', '.join(map(str, devices[others]))} and {devices[first]} hold "
             "different bits of the same elements; stop and resume from a training checkpoint"
         )
+
+
+def _values(laid: LaidOut, prepared: Prepared) -> list[jax.Array]:
+    """Return the values of all tensors that have elements, on the plan's mesh."""
+    return [
+        bring(prepared.plan.mesh, source, value)
+        for slot, source, value in zip(
+            laid.layout.slots, prepared.sources, laid.values, strict=True
+        )
+        if 0 not in slot.header.dims
+    ]
 
 
 def _everywhere(plan: DevicePlan) -> Any:

@@ -5,8 +5,9 @@ between devices, and only 32 bytes a tensor leave them.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -36,11 +37,21 @@ class DeviceRoots:
 
 jax.tree_util.register_dataclass(DeviceRoots)
 
-Program = Callable[[Sequence[jax.Array], Operands], DeviceRoots]
+
+class Program(Protocol):
+    """A jitted program: values of the tensors with elements, and operands, to roots."""
+
+    def __call__(self, values: Sequence[jax.Array], operands: Operands) -> DeviceRoots:
+        """Dispatch the program."""
+        ...
+
+    def lower(self, values: Sequence[jax.Array], operands: Operands) -> jax.stages.Lowered:
+        """Lower the program for these arguments."""
+        ...
 
 
 def make_program(tree_hash: TreeHash, plan: DevicePlan) -> Program:
-    """Return the jitted program: (values of the tensors with elements, operands) -> roots."""
+    """Return the jitted program of a plan."""
     filled = [index for index, tensor in enumerate(plan.tensors) if math.prod(tensor.header.dims)]
     placements = [plan.tensors[index].placement for index in filled]
     names = plan.mesh.mesh.axis_names
@@ -65,7 +76,8 @@ def make_program(tree_hash: TreeHash, plan: DevicePlan) -> Program:
     )
     held = [plan.mesh.sharding(placement.held) for placement in placements]
     everywhere = NamedSharding(plan.mesh.mesh, PartitionSpec())
-    return jax.jit(mapped, in_shardings=(held, everywhere), out_shardings=everywhere)
+    jitted = jax.jit(mapped, in_shardings=(held, everywhere), out_shardings=everywhere)
+    return cast(Program, jitted)
 
 
 def _hash_batches(

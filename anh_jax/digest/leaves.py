@@ -19,7 +19,7 @@ from anh_jax.digest.merge_list import Rows
 
 Words: TypeAlias = NDArray[np.uint32]
 BLOCK_BYTES = 64
-# A bucket of fewer blocks is rounded up to a power of two: it costs less than one more instance.
+# Hashing fewer blocks than this (1 MiB) in vain costs less than compiling one more instance.
 _OWN_BUCKET_BLOCKS = 1 << 14
 
 
@@ -179,13 +179,17 @@ def _full_chunks(leaf_hash: LeafHash, length: int) -> int:
 
 
 def _buckets(blocks: dict[int, int], messages: Sequence[Messages]) -> tuple[Bucket, ...]:
+    """Put last leaves of nearly as many blocks together; the few of them all in one bucket."""
     alike: defaultdict[int, list[int]] = defaultdict(list)
     for index, count in blocks.items():
         alike[count].append(index)
+    lanes = {count: sum(messages[i].count for i in members) for count, members in alike.items()}
+    small = [count for count in alike if count * lanes[count] < _OWN_BUCKET_BLOCKS]
+    few = max(small, default=0) * sum(lanes[count] for count in small) < _OWN_BUCKET_BLOCKS
     buckets: defaultdict[int, list[int]] = defaultdict(list)
     for count, members in alike.items():
-        large = count * sum(messages[index].count for index in members) >= _OWN_BUCKET_BLOCKS
-        buckets[count if large else 1 << (count - 1).bit_length()] += members
+        rounded = max(small) if few else 1 << (count - 1).bit_length()
+        buckets[rounded if count in small else count] += members
     return tuple(Bucket(count, tuple(members)) for count, members in sorted(buckets.items()))
 
 
