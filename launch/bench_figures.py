@@ -1,7 +1,8 @@
 """Figures that the benchmarks measured, where the checkout that holds them is at hand.
 
 A figure counts for the machine it was measured on: a host's where this host has the same processor
-and as many cores, a chip's for chips of its kind.
+and as many cores, a chip's for chips of its kind. A file of a chip's figures has its `device`, the
+`device_kind` of JAX, beside what `bench/collect.py` writes.
 """
 
 import json

@@ -1,6 +1,7 @@
 """`anh digest --plan`: what it predicts, how each number is labelled, what it refuses."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 
 from anh_jax.digest.host_rates import HostRates
 from anh_jax.digest.roofline import CHIPS, planned_rate
+from anh_jax.environment import cpu_model
+from attest.digest_tree import TILE_BYTES
 from launch import bench_figures, planned_machine
 from launch.cli import run
 from launch.plan_report import quantity
@@ -144,13 +147,45 @@ def test_this_host_s_rates_are_measured(capsys: pytest.CaptureFixture[str]) -> N
 def test_results_of_a_chip_replace_its_roofline(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    figures = {"device_blake3_gb_per_second": {"value": 900.0, "unit": "GB/s"}}
-    document = {"device": "NVIDIA H200", "benches": {"digest": {"figures": figures}}}
+    figures = {f"tiles of {TILE_BYTES >> 10} KiB": {"value": 900.0, "unit": "GB/s"}}
+    document = {"device": "NVIDIA H200", "benches": {"digest_device": {"figures": figures}}}
     (tmp_path / "h200.json").write_text(json.dumps(document))
     plan = planned(capsys, "--chips", "1", "--hardware", "h200")
     assert value(plan, "rate") == 900e9 and basis(plan, "stateDigest") == "measured"
-    other = planned(capsys, "--chips", "1", "--hardware", "h100")
-    assert basis(other, "rate") == "roofline"
+    for words in (("h100",), ("h200", "attest.alg=sha256")):
+        other = planned(capsys, "--chips", "1", "--hardware", *words)
+        assert basis(other, "rate") == "roofline"
+
+
+def test_results_of_a_host_like_this_one_replace_the_sample(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"digest_state_gb_per_cpu_second": 3.0, "small_tensor_us": 4.0}
+    figures = {name: {"value": value, "unit": ""} for name, value in names.items()}
+    document = {"cpu": cpu_model(), "cores": os.cpu_count(), "benches": {
+        "digest": {"figures": figures},
+        "signing": {"figures": {"record_us": {"value": 70.0, "unit": ""}}},
+    }}  # fmt: skip
+    (tmp_path / "host.json").write_text(json.dumps(document))
+    plan = planned(capsys, "--chips", "1", "--hardware", "cpu")
+    assert (value(plan, "rate"), value(plan, "perTensor")) == (3e9, 4e-6)
+    assert value(plan, "row") == 70e-6
+    assert "python bench/digest.py" in plan["figures"]["rate"]["source"]
+    # What that file does not have is measured on the spot.
+    other = planned(capsys, "--chips", "1", "--hardware", "cpu", "attest.alg=sha256")
+    assert value(other, "rate") == 2e9
+
+
+def test_figures_of_the_benchmarks_are_still_called_so() -> None:
+    bench = ROOT / "bench"
+    text = "".join(path.read_text() for path in bench.glob("*.py"))
+    assert 'report.figure("tiles of 16 KiB"' in text and TILE_BYTES == 16 << 10
+    assert 'report.figure("small_tensor_us"' in text
+    assert 'report.figure(f"{contender.name}_state_gb_per_cpu_second"' in text
+    for contender in ("digest", "digest_sha256", "sha256_leaves"):
+        assert f'"{contender}"' in text
+    measured = json.loads((bench / "results" / "full.json").read_bytes())["benches"]
+    assert measured["signing"]["figures"]["record_us"]["unit"].startswith("us")
 
 
 def test_text_has_a_label_beside_every_number(capsys: pytest.CaptureFixture[str]) -> None:
