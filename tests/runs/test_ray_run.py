@@ -75,6 +75,22 @@ def test_a_killed_worker_changes_no_bit_of_the_result(
     assert second.reason == "worker lost"
 
 
+@pytest.mark.full
+def test_the_devices_of_two_workers_sign_what_their_hosts_sign(
+    clean: Path, config: Path, anh: Any, line_of: Any, facts: Any
+) -> None:
+    device = ("attest.digester=device", "--run-dir", "device")
+    done = anh("train", str(config), *TWO, *device, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert "digests: device, blake3, cpu (rank 1)" in done.stderr
+    rows = [
+        [facts(signed.row) for signed in line_of(RunDirectory.open(run)).rows]
+        for run in (clean, anh.folder / "device")
+    ]
+    assert len(rows[0]) == 24
+    assert rows[0] == rows[1]
+
+
 def worker_pid(run: Path, rank: int) -> int:
     """Return the process id that the worker of this rank wrote when it claimed the rank."""
     deadline = time.monotonic() + 10
