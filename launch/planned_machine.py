@@ -46,7 +46,9 @@ def planned_machine(hardware: str) -> PlannedMachine:
     host = _Host(host_figures())
     if hardware == CPU:
         peak = Figure(
-            measure_products(), Basis.MEASURED, f"{_here()}: numpy's float32 product of side 1024"
+            measure_products(),
+            Basis.MEASURED,
+            f"{_here()}: float32 products of side 1024 on all cores",
         )
         rates = {alg: host.machine(alg, peak) for alg in ("blake3", "sha256")}
         notes = (
@@ -117,7 +119,7 @@ class _Host:
         if alg not in self._measured:
             self._measured[alg] = measure_host(alg)
         value = dataclasses.asdict(self._measured[alg])[name]
-        return Figure(value, Basis.MEASURED, f"{_here()}: a small sample, just now")
+        return Figure(value, Basis.MEASURED, f"{_here()}: a small sample, CPU time, just now")
 
 
 def _here() -> str:
