@@ -123,6 +123,9 @@ def test_large_state_is_hashed_in_batches_cut_between_tiles(monkeypatch: pytest.
     (prepared,) = digester._prepared.values()
     assert len(prepared.plan.batches) > 3
     assert len({piece.tensor for batch in prepared.plan.batches for piece in batch}) == 3
+    # Copies of two batches in memory at once would take more than the state itself.
+    memory = digester.lower(tree).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < sum(array.nbytes for array in tree.values())
 
 
 def test_digest_started_before_a_donating_step_is_of_the_state_before(digester: DeviceDigest):
