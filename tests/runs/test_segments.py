@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 import pytest
 
 from anh_jax.attested_run import run_id
+from anh_jax.experiment import load_experiment
 from anh_jax.line import Line, signed_segments
+from anh_jax.own_loop import open_run
+from anh_jax.preparation import prepare
 from anh_jax.run_directory import RunDirectory
 from attest.envelope import sign
 from attest.equivocation import check_row_evidence
@@ -24,7 +28,7 @@ from attest.statements import (
     encode_statement,
 )
 from attest.step_file import StepFile, read
-from launch.cli import run as anh
+from launch.cli import run as run_anh
 from launch.runner_local import LocalReporter
 
 Told = Callable[[RunDirectory], Line]
@@ -77,14 +81,14 @@ def final_of(run: RunDirectory) -> Final:
 
 def verified(run: RunDirectory) -> bool:
     proof, policy = run.root / "run.proof", run.root / "policy.toml"
-    return anh(["verify", str(proof), "--policy", str(policy)]) == 0
+    return run_anh(["verify", str(proof), "--policy", str(policy)]) == 0
 
 
 @pytest.fixture(scope="session")
 def segmented(finished: RunDirectory, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """Return the run `finished` taken anew from its genesis, its log holding segments."""
     run = begun_again(finished, tmp_path_factory.mktemp("segmented") / "run")
-    assert anh(["resume", str(run.root), "attest.segments=every 5"]) == 0
+    assert run_anh(["resume", str(run.root), "attest.segments=every 5"]) == 0
     return run
 
 
@@ -110,19 +114,19 @@ def test_segments_end_when_full_at_every_checkpoint_and_at_the_last_step(
 
 
 def test_audit_reads_the_rows_that_segments_commit(copy: RunDirectory, capsys: Any) -> None:
-    assert anh(["audit", str(copy.root), "--samples", "3", "--json"]) == 0
+    assert run_anh(["audit", str(copy.root), "--samples", "3", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {check["verdict"] for check in found["checks"].values()} == {"pass"}
     assert found["counts"]["pass"] == len(found["steps"])
-    assert anh(["monitor", str(copy.root), "--once"]) == 0
-    assert anh(["prove", str(copy.root)]) == 0
+    assert run_anh(["monitor", str(copy.root), "--once"]) == 0
+    assert run_anh(["prove", str(copy.root)]) == 0
     assert verified(copy)
 
 
 def test_rows_that_are_gone_fail_the_line_by_name(copy: RunDirectory, capsys: Any) -> None:
     path = copy.step_file(attempt=1, rank=0)
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:20]))
-    assert anh(["audit", str(copy.root), "--steps", "3", "--json"]) == 1
+    assert run_anh(["audit", str(copy.root), "--steps", "3", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["checks"]["line"]["verdict"] == "fail"
     assert "segment of steps 17 to 21" in found["checks"]["line"]["words"]
@@ -144,7 +148,7 @@ def test_rows_signed_otherwise_than_their_segment_are_equivocation(
     with StepFile(path) as file:
         for envelope in rows:
             file.append(envelope)
-    assert anh(["audit", str(copy.root), "--steps", "3", "--json"]) == 3
+    assert run_anh(["audit", str(copy.root), "--steps", "3", "--json"]) == 3
     assert "its first worker signed both" in json.loads(capsys.readouterr().out)["error"]
     (evidence,) = (tmp_path / "home" / "evidence").glob("*.json")
     assert "row 24 is another" in check_row_evidence(evidence.read_bytes(), run_id(copy))
@@ -156,9 +160,9 @@ def test_interrupted_run_goes_on_from_its_segment_to_the_same_final(
     run = begun_again(finished, tmp_path / "run")
     with monkeypatch.context() as patch:
         stop_after(patch, 11)
-        assert anh(["resume", str(run.root), "attest.segments=every 5"]) == 130
+        assert run_anh(["resume", str(run.root), "attest.segments=every 5"]) == 130
     assert spans(run) == [(1, 5), (6, 8), (9, 11)]
-    assert anh(["resume", str(run.root), "attest.segments=every 100"]) == 0
+    assert run_anh(["resume", str(run.root), "attest.segments=every 100"]) == 0
     assert spans(run) == [(1, 5), (6, 8), (9, 11), (12, 16), (17, 24)]
     ours, theirs = final_of(run), final_of(finished)
     assert (ours.state_root, ours.files, ours.line) == (
@@ -170,7 +174,7 @@ def test_interrupted_run_goes_on_from_its_segment_to_the_same_final(
     third = [found for found in signed_segments(run) if found.segment.last == 11]
     assert getattr(attempt, "resumed_from", "") == third[0].record
     assert verified(run)
-    assert anh(["audit", str(run.root), "--samples", "2"]) == 0
+    assert run_anh(["audit", str(run.root), "--samples", "2"]) == 0
 
 
 def test_logged_kind_may_change_at_resume(
@@ -180,10 +184,10 @@ def test_logged_kind_may_change_at_resume(
     for step, segments in ((9, "every 4"), (6, "off")):
         with monkeypatch.context() as patch:
             stop_after(patch, step)
-            assert anh(["resume", str(run.root), f"attest.segments={segments}"]) == 130
+            assert run_anh(["resume", str(run.root), f"attest.segments={segments}"]) == 130
     shutil.rmtree(run.checkpoints / "step_15")
     # The steps after the lost checkpoint are taken again, from a segment's last row.
-    assert anh(["resume", str(run.root), "attest.segments=every 4"]) == 0
+    assert run_anh(["resume", str(run.root), "attest.segments=every 4"]) == 0
     kinds = [
         (s.first, s.last) if isinstance(s, Segment) else s.row.step
         for s in logged(run)
@@ -192,7 +196,7 @@ def test_logged_kind_may_change_at_resume(
     last = [(10, 13), (14, 16), (17, 20), (21, 24)]
     assert kinds == [(1, 4), (5, 8), (9, 9), *range(10, 16), *last]
     assert verified(run)
-    assert anh(["audit", str(run.root), "--samples", "2"]) == 0
+    assert run_anh(["audit", str(run.root), "--samples", "2"]) == 0
 
 
 def test_checkpoint_and_stop_wait_for_a_state_root(
@@ -203,11 +207,56 @@ def test_checkpoint_and_stop_wait_for_a_state_root(
     changes = ("attest.digest=every 4", "attest.segments=every 1")
     stop_after(monkeypatch, 5)
     root = tmp_path / "run"
-    assert anh(["train", str(config), *changes, "--run-dir", str(root)]) == 130
+    assert run_anh(["train", str(config), *changes, "--run-dir", str(root)]) == 130
     run = RunDirectory.open(root)
     assert spans(run) == [(1, 4), (5, 8)]
     assert {path.name for path in run.checkpoints.glob("step_*")} == {"step_8"}
     monkeypatch.undo()
-    assert anh(["resume", str(root)]) == 0
+    assert run_anh(["resume", str(root)]) == 0
     assert spans(run)[2:] == [(9, 12), (13, 16), (17, 20), (21, 24)]
+    assert verified(run)
+
+
+def test_killed_run_goes_on_from_a_segment_and_leaves_its_open_rows_where_they_are(
+    finished: RunDirectory, config: Path, anh: Any, wait_for: Any, steps_taken: Any, end: Any,
+    line_of: Told, facts: Any,
+) -> None:  # fmt: skip
+    root = anh.folder / "killed"
+    slow = ("evaluation.every_steps=1", "attest.segments=every 100")
+    process = anh.start("train", str(config), *slow, "--run-dir", "killed")
+    saved = root / "checkpoints" / "step_8"
+    wait_for(lambda: steps_taken(root) >= 12 and saved.exists(), process, 200)
+    end(process, signal.SIGKILL)
+    run = RunDirectory.open(root)
+    taken = sum(1 for _ in read(run.step_file(attempt=1, rank=0)))
+    assert 12 <= taken < 24
+    assert run_anh(["resume", str(root)]) == 0
+    kept = spans(run)
+    assert kept[0] == (1, 8) and kept[-1] == (17, 24)
+    assert [facts(s.row) for s in line_of(run).rows] == [
+        facts(s.row) for s in line_of(finished).rows
+    ]
+    # What no segment of the killed attempt committed is in its step file alone.
+    first = [found.segment for found in signed_segments(run) if found.attempt == 1]
+    assert {segment.last for segment in first} <= {8, 16} and first[-1].last <= taken
+    assert line_of(run).stale
+    assert verified(run)
+    assert run_anh(["audit", str(root), "--samples", "2"]) == 0
+
+
+def test_own_loop_logs_segments_too(small: str, tmp_path: Path) -> None:
+    config = tmp_path / "small.yaml"
+    config.write_text(small)
+    changes = ["attest.segments=every 4", "training.steps=6", "plan.kind=native"]
+    own = open_run(prepare(load_experiment(config, changes)), tmp_path / "own")
+    bench, state = own._bench, own.initial_state
+    for step in own.steps:
+        outputs = bench.executor.gradient(state, bench.batch(step).pieces)
+        scalars = bench.executor.scalars(outputs)
+        state = bench.executor.update(state, outputs, scalars, step)
+        own.step(step, gradient=outputs["gradient"], state=state, loss=outputs["loss"])
+    own.finish()
+    assert run_anh(["prove", str(own.directory)]) == 0
+    run = RunDirectory.open(own.directory)
+    assert spans(run) == [(1, 4), (5, 6)]
     assert verified(run)

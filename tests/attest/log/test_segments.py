@@ -1,6 +1,7 @@
 """Segments reach the log once all hosts signed their rows, and their rows are found again."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -360,9 +361,21 @@ def attempt_of_another_run(run: Run) -> bytes:
     return encode_row_evidence(run.trainer.genesis, other.attempts[1], records)
 
 
+def attempt_by_a_stranger(run: Run) -> bytes:
+    # Anybody can write a genesis with a key of his own, and an attempt that names this run.
+    other = run.lab.Lab(name="stranger", workers=2)
+    payload = decode_statement(other.attempt(1).payload)
+    claimed = replace(payload, run=run.trainer.run, resumed_from=run.trainer.run)
+    other.attempts[1] = run.lab.signed(claimed, "stranger")
+    other.train(1, 1, 6)
+    records = [other.segment(1, 1, 4), other.segment(1, 3, 6)]
+    return encode_row_evidence(other.genesis, other.attempts[1], records)
+
+
 @pytest.mark.parametrize(
     "evidence",
     [
+        attempt_by_a_stranger,
         attempt_of_another_run,
         honest_evidence,
         by_another_worker,
