@@ -245,9 +245,9 @@ def _follow(dims: Sequence[int], grid: Sequence[int]) -> bool:
 
 def _has_buffer(value: "jax.Array | NDArray") -> bool:
     """Say whether Python's buffer protocol reads an array's bytes."""
-    if isinstance(value, jax.Array) and (len(value.sharding.device_set) > 1 or _is_remote(value)):
+    if _is_remote(value):
         return False
     try:
         return len(bytes(memoryview(cast(Any, value)))) == value.nbytes
-    except (BufferError, ValueError):  # no code for the type, as for bfloat16
+    except (BufferError, ValueError):  # more than one shard; no code for the type, as for bfloat16
         return False
