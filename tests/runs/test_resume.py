@@ -77,3 +77,14 @@ def test_a_row_that_nobody_signed_is_no_place_to_go_on_from(stopped: Stopped) ->
     nowhere = Position(row="ab" * 32, record="cd" * 32)
     with pytest.raises(AnhError, match="no step file holds the row"):
         stopped.start_from(kept.step, kept.state, nowhere)
+
+
+def test_a_row_named_by_another_record_is_no_place_to_go_on_from(stopped: Stopped) -> None:
+    kept = stopped.kept
+    for other in (
+        Position(row=kept.position.row, record="cd" * 32),
+        Position(row="ab" * 32, record=kept.position.record),
+    ):
+        with pytest.raises(AnhError, match="no step file holds the row"):
+            stopped.start_from(kept.step, kept.state, other)
+        shutil.rmtree(stopped.run.checkpoints)
