@@ -20,6 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
+from anh_jax.digest.frozen import FrozenTops
 from anh_jax.digest.host import tree_digest
 from anh_jax.digest.opening import open_tile
 from anh_jax.errors import AnhError
@@ -71,6 +72,14 @@ digest = tree_digest({"w": tree["w"]}, step=2, exchange=exchange)
 answers["closed"] = refusal(
     lambda: open_tile({"w": tree["w"]}, digest, path=("w",), index=(0, 0))
 )
+# What one process remembers, another may not: each exchange must take place on both.
+frozen = FrozenTops()
+rows.clear()
+for _ in range(2):
+    both = {"spread": tree["w"], "whole": whole["w"]}
+    tree_digest(both, step=2, exchange=exchange, frozen=frozen)
+answers["frozen"] = [len(frozen), len(rows)]
+rows.clear()
 odd = spread(np.zeros((50001, 8), np.float32), line, P(None, "x"))
 answers["odd"] = refusal(lambda: tree_digest({"odd": odd}, step=2, exchange=exchange))
 
@@ -140,6 +149,10 @@ def test_array_that_each_process_holds_whole_needs_no_exchange(answers: list[dic
     held = {"root": expected, "notes": [], "rows": 0}
     assert [answer["held"] for answer in answers] == [held] * 2
     assert all(answer["open"] > 16384 for answer in answers)
+
+
+def test_only_what_takes_no_exchange_is_remembered(answers: list[dict[str, Any]]):
+    assert [answer["frozen"] for answer in answers] == [[1, 2]] * 2
 
 
 def test_what_cannot_be_digested_or_opened_is_refused(answers: list[dict[str, Any]]):
