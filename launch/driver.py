@@ -13,7 +13,7 @@ from anh_jax import attested_run
 from anh_jax.experiment import Experiment, load_experiment
 from anh_jax.preparation import plan_digest
 from anh_jax.run_directory import RunDirectory
-from anh_jax.training.digest_policy import decide
+from anh_jax.training.digest_policy import decide, setting_of
 from anh_jax.training.seams import AttemptGrant, AttemptRequest
 from attest.canonical import hex_float
 from attest.errors import InputError
@@ -115,7 +115,7 @@ class RunDriver:
             )
         experiment = self.experiment
         decision = decide(
-            experiment.attest.digest,
+            setting_of(experiment),
             [request.warm_up for request in requests],
             checkpoint_every=experiment.checkpoints.every_steps,
         )

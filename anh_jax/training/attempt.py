@@ -8,7 +8,7 @@ from anh_jax.attested_run import genesis_of, run_id
 from anh_jax.environment import environment, execution_class
 from anh_jax.run_directory import RunDirectory
 from anh_jax.training.checkpoints import TrainingCheckpoints
-from anh_jax.training.digest_policy import AUTO, POLICY_FACT, every_of
+from anh_jax.training.digest_policy import AUTO, POLICY_FACT, every_of, setting_of
 from anh_jax.training.digester_choice import ChosenDigester
 from anh_jax.training.observers.attestation import Attestation, DigestSchedule
 from anh_jax.training.recorder import StepRecorder
@@ -92,7 +92,7 @@ def _warm_up(worker: Worker, start: Start) -> _WarmedUp:
     worker.reporter.phase(
         f"one gradient computed {REPLAYS} times: {replays.words}", time.perf_counter() - clock
     )
-    automatic = worker.bench.materials.experiment.attest.digest == AUTO
+    automatic = setting_of(worker.bench.materials.experiment) == AUTO
     if not automatic or start.position is not None or worker.run.has_statement("genesis"):
         return _WarmedUp(start, replays.words, replays.gradient_seconds, None)
     clock = time.perf_counter()

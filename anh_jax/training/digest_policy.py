@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from anh_jax.digest.policy import choose_every
 from anh_jax.errors import AnhError
+from anh_jax.experiment import Experiment
 from anh_jax.training.seams import WarmUp
 
 AUTO = "auto"
@@ -30,6 +31,16 @@ class DigestDecision:
 def every_of(policy: str) -> int:
     """Return N of genesis' `every N`."""
     return int(policy.removeprefix(_PREFIX))
+
+
+def setting_of(experiment: Experiment) -> str:
+    """Return `attest.digest`; `every 1` instead of `auto` for a plan that is no exact class.
+
+    Where steps are judged within bounds, each of them from the committed state before it, no replay
+    reaches a state between two signed ones.
+    """
+    attest = experiment.attest
+    return attest.unmeasured_digest if experiment.plan.kind == "native" else attest.digest
 
 
 def decide(

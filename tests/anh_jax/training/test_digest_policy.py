@@ -1,14 +1,18 @@
 """One policy for all workers, decided once from what each of them measured."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anh_jax.digest.policy import choose_every
 from anh_jax.errors import AnhError
-from anh_jax.training.digest_policy import decide, every_of
+from anh_jax.experiment import load_experiment
+from anh_jax.training.digest_policy import decide, every_of, setting_of
 from anh_jax.training.seams import WarmUp
 
+DIGITS = Path(__file__).resolve().parents[3] / "configs" / "digits.yaml"
 times = st.floats(1e-6, 10)
 
 
@@ -81,6 +85,20 @@ def test_a_policy_of_the_config_stands_as_it_is_without_a_reason() -> None:
     decision = decide("every 7", [None, None], checkpoint_every=100)
     assert decision.policy == "every 7"
     assert decision.facts == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "setting"),
+    [
+        (("attest.digest=auto",), "auto"),
+        (("attest.digest=auto", "plan.kind=native"), "every 1"),
+        (("attest.digest=every 3", "plan.kind=native"), "every 3"),
+    ],
+)
+def test_what_is_judged_within_bounds_is_not_measured(
+    changes: tuple[str, ...], setting: str
+) -> None:
+    assert setting_of(load_experiment(DIGITS, changes)) == setting
 
 
 @pytest.mark.parametrize("measured", [[], [None], [warm_up(0.1), None]])
