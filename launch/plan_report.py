@@ -56,12 +56,13 @@ def lines(plan: DigestPlan) -> list[str]:
     made, request = plan.forecast(), plan.request
     unit = plan.machine.unit + ("s" if request.chips > 1 else "")
     share = made.share_at(made.every)
+    advice = f"{_policy(made.every)}; {quantity(share.value, 'share')} of a step"
     shown = [
         f"{request.config} on {request.chips:,} {unit} ({request.hardware}), {plan.alg}",
         *_entries(_inputs(plan)),
         "predicted",
         *_entries(_results(plan, made)),
-        f"recommended: {_policy(made.every)}; {share.value:.2%} of a step, {share.basis.label}",
+        f"recommended: {advice}, {share.basis.label}",
         "digests and openings",
         *_entries(_sizes(plan, made)),
         *_cases(what_if(plan)),
@@ -71,12 +72,13 @@ def lines(plan: DigestPlan) -> list[str]:
 
 
 def quantity(value: float, unit: str) -> str:
-    """Write a number with its unit: three digits and a prefix, a share in percent, a count whole.
+    """Write a number with its unit: three digits and a prefix.
 
-    Units are `s`, `B` or others that take prefixes; `share`; or nothing, for a count.
+    Units are `s`, `B` or others that take prefixes; `share`, written in percent or, from ten on, as
+    a multiple; or nothing, for a count, written whole.
     """
     if unit == "share":
-        return f"{value:.2%}"
+        return f"{value:.2%}" if value < 10 else f"{value:,.0f}x"
     if not unit:
         return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.3g}"
     if value == 0:

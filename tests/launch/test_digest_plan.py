@@ -264,6 +264,7 @@ def test_what_cannot_be_planned_is_one_line(
         (1.25e9, "B", "1.25 GB"),
         (2.26e16, "FLOP", "22.6 PFLOP"),
         (0.0317, "share", "3.17%"),
+        (34.27, "share", "34x"),
         (123200, "", "123,200"),
         (0.4, "", "0.4"),
     ],
