@@ -205,13 +205,13 @@ class LocalLog:
             return self._store.index_of(record_hash)
 
     def last_step(self, attempt: str) -> int | None:
-        """Return the last logged step of an attempt (record hash, hex); None if it is unknown.
+        """Return the last step of an attempt (record hash, hex) that a step or a segment covers.
 
-        An attempt without a step is at the number of steps it started from.
+        An attempt without either is at the number of steps it started from; None if it is unknown.
         """
         with self._exclusive():
             line = self._derived.register.attempts.get(attempt)
-            return None if line is None else line.step
+            return None if line is None else max(line.step, line.segment)
 
     def inclusion(self, index: int, size: int) -> list[bytes]:
         """Return the inclusion path of an entry in the first `size` entries, from the tiles."""

@@ -18,7 +18,9 @@ from anh_jax.preparation import prepare
 from anh_jax.run_directory import RunDirectory
 from attest.envelope import sign
 from attest.equivocation import check_row_evidence
+from attest.log import admission
 from attest.log.sequencer import LocalLog
+from attest.merkle import inclusion_path, leaf_hash, root_from_inclusion
 from attest.statements import (
     Final,
     Segment,
@@ -260,3 +262,51 @@ def test_own_loop_logs_segments_too(small: str, tmp_path: Path) -> None:
     run = RunDirectory.open(own.directory)
     assert spans(run) == [(1, 4), (5, 6)]
     assert verified(run)
+
+
+def test_commands_name_the_segment_of_a_step(segmented: RunDirectory, capsys: Any) -> None:
+    capsys.readouterr()
+    assert run_anh(["show", str(segmented.root), "--step", "10", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)["segment"]
+    found = next(f for f in signed_segments(segmented) if f.segment.last == 13)
+    assert (shown["record"], shown["first"], shown["last"]) == (found.record, 9, 13)
+    with LocalLog.open(segmented.log) as log:
+        assert log.index_of(bytes.fromhex(shown["record"])) is not None
+    assert run_anh(["show", str(segmented.root), "--step", "10"]) == 0
+    assert f"{found.record} (steps 9 to 13)" in capsys.readouterr().out
+    assert run_anh(["inspect", str(segmented.segment_file(attempt=1))]) == 0
+    told = capsys.readouterr().out
+    assert "segment file" in told and "1 to 24" in told
+
+
+def test_a_row_inside_a_segment_is_opened_by_its_path_to_the_final(
+    segmented: RunDirectory, tmp_path: Path, line_of: Told
+) -> None:
+    hashes = [leaf_hash(row) for row in line_of(segmented).hashes]
+    committed = final_of(segmented).line
+    for step in (10, 11, 12):
+        path = inclusion_path(step, len(hashes), hashes)
+        root = root_from_inclusion(step, committed.count, hashes[step], path)
+        assert root.hex() == committed.root
+    tile, proof = tmp_path / "tile.json", str(segmented.root / "run.proof")
+    asked = ["--step", "16", "--tensor", "parameters/layers/0/bias", "--tile", "0"]
+    assert run_anh(["open", str(segmented.root), *asked, "--output", str(tile)]) == 0
+    policy = ["--policy", str(segmented.root / "policy.toml")]
+    assert run_anh(["verify", str(tile), *policy, "--proof", proof]) == 0
+
+
+def test_monitor_of_a_log_with_two_stories_keeps_the_evidence(
+    copy: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("ANH_HOME", str(tmp_path / "home"))
+    first = next(signed_segments(copy)).segment
+    other = dataclasses.replace(first, last=6)
+    envelope = sign(encode_statement(other), [copy.key("worker-1-0")])
+    with monkeypatch.context() as patch, LocalLog.open(copy.log) as log:
+        patch.setattr(admission, "misplaced", lambda place, entry: None)
+        log.append([envelope])
+        log.checkpoint()
+    assert run_anh(["monitor", str(copy.root), "--once", "--json"]) == 3
+    assert "two segments commit step 1" in json.loads(capsys.readouterr().out)["error"]
+    (evidence,) = (tmp_path / "home" / "evidence").glob("*.json")
+    assert "two segments" in check_row_evidence(evidence.read_bytes(), run_id(copy))

@@ -104,6 +104,7 @@ def test_segments_are_logged_instead_of_steps(run: Run, log: LocalLog) -> None:
     assert shipper.drain() == Progress(300, 290, 290)
     assert logged(log) == [(1, 4), (5, 290)]
     assert shipper.lag == 10
+    assert log.last_step(run.lab.record(run.trainer.attempts[1])) == 290
     run.cut(1, 291, 300)
     run.state("final", run.trainer.final(300))
     assert shipper.drain() == Shipper(run.directory, log).drain() == Progress(300, 300, 300)
