@@ -8,7 +8,7 @@ import numpy as np
 from anh_jax.digest.exchange import Exchange, Subtrees, completed
 from anh_jax.digest.frozen import FrozenTops
 from anh_jax.digest.hashes import BulkHashes
-from anh_jax.digest.merge import merge
+from anh_jax.digest.merge import merge, merge_top
 from anh_jax.digest.shards import Holding, hold
 from anh_jax.digest.tiles import Tiled, tiled
 from anh_jax.digest.tree import Leaf
@@ -79,7 +79,7 @@ class LargeTensors:
         for held in batch:
             grid = held.leaf.header.grid
             if all(part == 1 for part in held.holding.spread.parts):
-                top = merge(self.hashes, next(digests), grid, merge_axes(grid))[0]
+                top = merge_top(self.hashes, next(digests), grid)
                 self._settle(held.leaf, top)
             else:
                 blocks = [next(digests) for _ in held.cuts]

@@ -23,6 +23,11 @@ def merge(
     return level
 
 
+def merge_top(hashes: BulkHashes, digests: Sequence[bytes], grid: tuple[int, ...]) -> bytes:
+    """Return the root of a whole grid of digests."""
+    return merge(hashes, digests, grid, _all_axes(grid))[0]
+
+
 def merge_order(grid: Sequence[int]) -> tuple[int, ...]:
     """List the tiles, by C order of the grid, so that every merge joins neighbours in the list."""
     return pair_order(tuple(grid), merge_axes(grid))
@@ -44,3 +49,8 @@ def pair_order(grid: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
     kept = [int(ends[axis]) + bit for axis in range(len(bits)) for bit in range(left[axis])]
     places = np.arange(1 << sum(bits)).reshape((2,) * sum(bits))
     return tuple(places.transpose([*kept, *reversed(taken)]).reshape(-1).tolist())
+
+
+@functools.lru_cache(maxsize=4096)
+def _all_axes(grid: tuple[int, ...]) -> tuple[int, ...]:
+    return merge_axes(grid)

@@ -128,7 +128,7 @@ def _hash_pieces(hashes: BulkHashes, cut: Tiled) -> list[bytes]:
 def _hash_slabs(hashes: BulkHashes, cut: Tiled) -> list[bytes]:
     """Gather a few tiles, hash them from the cache, and use the same memory again."""
     size, run = cut.tile_bytes, cut.runs.itemsize
-    slab = np.empty(SLAB_BYTES // size * size, np.uint8)
+    slab = np.empty(min(SLAB_BYTES // size * size, cut.nbytes), np.uint8)
     runs = slab.view(cut.runs.dtype)
     views = [slab.data[at : at + size] for at in range(0, len(slab), size)]
     lies_so = _lies_so(cut.dtype)
