@@ -50,8 +50,8 @@ def test_cost_is_that_of_the_cuts_that_devices_follow(chips: int) -> None:
     tree = {
         **small_tree(),
         "large": np.zeros((1024, 2048), np.uint16),
-        "odd": np.zeros((3, 40_000), np.float32),  # one tile that cannot be shared
-        "few": np.zeros((4, 8192), np.float32),  # fewer tiles than chips
+        "odd": np.zeros((3, 40_001), np.float32),  # one tile that cannot be shared
+        "few": np.zeros((3, 8192), np.float32),  # fewer tiles than chips
     }
     headers = headers_of(tree)
     mesh = PrimeMesh.over(Mesh(np.array(jax.devices()[:chips]), ("data",)))

@@ -48,6 +48,13 @@ def test_policy_is_the_one_that_a_run_would_choose() -> None:
     assert forecast(short, MACHINE, figure(0.5)).every == 1
 
 
+def test_rows_that_take_long_to_sign_leave_less_for_states() -> None:
+    slow = dataclasses.replace(MACHINE, row=figure(3e-4))
+    usual, dearer = (forecast(WORK, machine, figure(0.5)) for machine in (MACHINE, slow))
+    assert dearer.every > usual.every
+    assert dearer.share_at(8).value == pytest.approx(usual.share_at(8).value + 2.8e-4 / 0.4)
+
+
 @given(peak=bases, rate=bases, per_tensor=bases, row=bases, share=bases)
 def test_every_result_has_the_weakest_basis_of_what_it_rests_on(
     peak: Basis, rate: Basis, per_tensor: Basis, row: Basis, share: Basis
