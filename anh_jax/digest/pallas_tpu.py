@@ -5,9 +5,9 @@ cycles in which one alone would wait for its own last result. The grid streams w
 into VMEM, two steps' worth; there each (128, 256) piece is transposed, so that a message word is a
 row with one chunk a lane, and no separate pass of XLA's moves the state.
 
-Compiled for v5e by libtpu 0.0.50, a block of 64 bytes of 2,048 chunks is 647 instruction bundles,
-whose slots for vector arithmetic are 97 % full, without spills; the transposition adds a fifth
-(v6e: an eighth).
+bench/digest_kernels.py lists what libtpu makes of it. For v5e, a block of 64 bytes of 2,048 chunks
+is 656 instruction bundles, whose slots for vector arithmetic are 95 % full; what of the
+transposition does not hide there adds a tenth.
 """
 
 import functools
@@ -29,6 +29,8 @@ from anh_jax.digest.pallas_blake3 import (
 )
 
 LANES = 128
+_HALF = CHUNK_WORDS // 2
+_HALF_BLOCKS = _HALF // BLOCK_WORDS
 STATE_ROWS = 16
 # Four grid steps: a level of a tree that is padded to it costs a few microseconds.
 TREE_LANES = 4 * STATE_ROWS * LANES
@@ -44,13 +46,23 @@ def _chunks_kernel(
     rows: int,
     rounds: Rounds,
 ) -> None:
+    def turn(piece: int | jax.Array, first: int) -> None:
+        # Word w of the chunks of all pieces goes to rows [w * rows, (w + 1) * rows).
+        taken = words[pl.ds(piece * LANES, LANES), pl.ds(first, _HALF)]
+        columns[pl.ds(first * rows + piece, _HALF, stride=rows), :] = taken.T
+
     for piece in range(rows):
-        # Word w of the chunks of all pieces lies in rows [w * rows, (w + 1) * rows).
-        columns[pl.ds(piece, CHUNK_WORDS, stride=rows), :] = words[pl.ds(piece * LANES, LANES), :].T
+        turn(piece, 0)
 
     def block(number: jax.Array) -> Words:
         first = number * BLOCK_WORDS
-        return tuple(columns[pl.ds((first + j) * rows, rows), :] for j in range(BLOCK_WORDS))
+        taken = tuple(columns[pl.ds((first + j) * rows, rows), :] for j in range(BLOCK_WORDS))
+        # The second half is turned while the first is hashed, in slots that arithmetic leaves free.
+        # Later blocks turn it again, to the same words: cheaper than a loop without.
+        pieces = rows // _HALF_BLOCKS
+        for piece in range(pieces):
+            turn(number % _HALF_BLOCKS * pieces + piece, _HALF)
+        return taken
 
     value = hash_chunk_lanes(
         block,
