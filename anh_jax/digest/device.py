@@ -23,6 +23,8 @@ from attest.digest_tree import ALGORITHMS, MAX_STEP, path_text, refuse_algorithm
 from attest.errors import AttestError
 
 _REMEMBERED = 64
+# Devices that an error names.
+_NAMED = 8
 # Enough compressions at a time to keep an accelerator busy; on CPU they would leave the cache.
 _ACCELERATOR_LANES = 1 << 16
 
@@ -163,10 +165,14 @@ class DevicePending:
         others = differs[tensor].nonzero()[0]
         first = int((blocks == blocks[others[0]]).argmax())
         devices = plan.mesh.mesh.devices.reshape(-1)
+        named = ", ".join(map(str, devices[others[:_NAMED]]))
+        more = f" (and {len(others) - _NAMED} more)" if len(others) > _NAMED else ""
+        # With two gathers, groups of devices are compared once their blocks are merged.
+        which = "some of " if len(plan.gathers) > 1 else ""
         name = path_text(self._layout.slots[tensor].header.path)
         raise ReplicaError(
-            f"digest: {name}: {', '.join(map(str, devices[others]))} and {devices[first]} hold "
-            "different bits of the same elements; stop and resume from a training checkpoint"
+            f"digest: {name}: {which}{named}{more} and {devices[first]} hold different bits of the "
+            "same elements; stop and resume from a training checkpoint"
         )
 
 

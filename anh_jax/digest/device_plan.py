@@ -5,7 +5,6 @@ compiled program, the same on every device: all devices hold blocks of equal sha
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,14 +12,16 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from anh_jax.digest.leaves import LeafBatch, LeafHash, LeafOperands, Messages, lay_leaves
-from anh_jax.digest.merge_list import (
-    FinishedMerges,
-    MergeLevels,
-    Rows,
-    merge_chunks,
-    merge_nodes,
+from anh_jax.digest.gathering import (
+    Gather,
+    GatherOperands,
+    Standing,
+    by_width,
+    plan_gathers,
+    tile_order,
 )
+from anh_jax.digest.leaves import LeafBatch, LeafHash, LeafOperands, Messages, lay_leaves
+from anh_jax.digest.merge_list import MergeLevels, Rows, merge_chunks, merge_nodes
 from anh_jax.digest.placement import Placement, PrimeMesh
 from attest.digest_tree import merge_axes, tile_dims
 from attest.tensor_header import TensorHeader
@@ -60,20 +61,14 @@ class Piece:
 class Operands:
     """Hold the numbers that the compiled program takes as arguments.
 
-    `mine` int32[subtrees]: the rows a device gives to all others. `first` int32[devices *
-    subtrees]: for each row gathered, the first row that is a digest of the same tiles. `owner`
-    int32[subtrees]: the tensor of each row. `roots` int32[tensors]: the rows of the results.
-    `zero` uint32[] is 0.
+    `pairs` and `kinds` are the merges on each device, `roots` int32[tensors] the rows of the
+    results; `zero` uint32[] is 0.
     """
 
     leaves: tuple[LeafOperands, ...]
     pairs: jax.Array
     kinds: jax.Array
-    mine: jax.Array
-    first: jax.Array
-    owner: jax.Array
-    top_pairs: jax.Array
-    top_kinds: jax.Array
+    gathers: tuple[GatherOperands, ...]
     roots: jax.Array
     zero: jax.Array
 
@@ -106,7 +101,8 @@ class DevicePlan:
     tensors: tuple[TensorCut, ...]
     batches: tuple[tuple[Piece, ...], ...]
     leaves: tuple[LeafBatch, ...]
-    operands: Operands
+    gathers: tuple[Gather, ...]
+    operands: Any
 
 
 def cut_tensor(mesh: PrimeMesh, header: TensorHeader, placement: Placement) -> TensorCut:
@@ -142,45 +138,24 @@ def make_plan(tree_hash: TreeHash, mesh: PrimeMesh, tensors: Sequence[TensorCut]
     levels = MergeLevels(rows)
     subtrees = _merge_local(levels, tensors, _leaf_rows(batches, leaves, len(tensors)))
     local = levels.finish(tree_hash.lanes)
-    sizes = [len(each) for each in subtrees]
-    starts, count = np.cumsum([0, *sizes[:-1]]), sum(sizes)
-    blocks = [mesh.blocks(tensor.placement.cut) for tensor in tensors]
-    holders = [np.unique(each, return_index=True)[1] for each in blocks]  # a block's first device
-    top_levels = MergeLevels(mesh.mesh.devices.size * count)
-    sources = [
-        _sources(tensor, start + holding * count)
-        for tensor, holding, start in zip(tensors, holders, starts, strict=True)
+    standings = [
+        Standing(each.placement.cut[: len(each.grid)], each.subtrees, each.axes[each.local :])
+        for each in tensors
     ]
-    roots = np.concatenate(_by_width(sources, lambda alike: merge_nodes(top_levels, alike)))
-    top = top_levels.finish(tree_hash.lanes)
-    first = [
-        holding[block][:, None] * count + start + np.arange(size)
-        for holding, block, start, size in zip(holders, blocks, starts, sizes, strict=True)
-    ]
-    operands = _operands(local, top, np.concatenate(subtrees), roots, first, sizes)
-    placed = Operands(leaves=tuple(batch.operands for batch in leaves), **operands)
-    return DevicePlan(mesh, tuple(tensors), batches, tuple(leaves), placed)
-
-
-def _operands(
-    local: FinishedMerges,
-    top: FinishedMerges,
-    subtrees: Rows,
-    roots: Rows,
-    first: Sequence[Rows],
-    sizes: Sequence[int],
-) -> dict[str, Any]:
-    return {
+    held = [local.places[rows] for rows in subtrees]
+    planned = plan_gathers(mesh, standings, held, tree_hash.lanes)
+    operands: dict[str, Any] = {
         "pairs": local.merges.pairs,
         "kinds": local.merges.kinds,
-        "mine": local.places[subtrees].astype(np.int32),
-        "first": np.concatenate(first, axis=1).reshape(-1).astype(np.int32),
-        "owner": np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
-        "top_pairs": top.merges.pairs,
-        "top_kinds": top.merges.kinds,
-        "roots": top.places[roots].astype(np.int32),
+        "roots": planned.roots.astype(np.int32),
         "zero": np.zeros((), np.uint32),
     }
+    placed = Operands(
+        leaves=tuple(batch.operands for batch in leaves),
+        gathers=tuple(gather.operands for gather in planned.gathers),
+        **operands,
+    )
+    return DevicePlan(mesh, tuple(tensors), batches, tuple(leaves), planned.gathers, placed)
 
 
 def _batches(tensors: Sequence[TensorCut]) -> tuple[tuple[Piece, ...], ...]:
@@ -228,54 +203,9 @@ def _merge_local(
     levels: MergeLevels, tensors: Sequence[TensorCut], leaves: Sequence[Rows]
 ) -> list[Rows]:
     """Merge leaves to tiles and tiles to the largest subtrees that lie within a block."""
-    tiles = _by_width(leaves, lambda alike: merge_chunks(levels, alike))
+    tiles = by_width(leaves, lambda alike: merge_chunks(levels, alike))
     ordered = [
         rows[tile_order(tensor.grid, tensor.axes[: tensor.local])]
         for tensor, rows in zip(tensors, tiles, strict=True)
     ]
-    return _by_width(ordered, lambda alike: merge_nodes(levels, alike))
-
-
-def _by_width(rows: Sequence[Rows], merge: Any) -> list[Rows]:
-    """Apply a merge to arrays int64[n, width], those of one width as one array."""
-    groups: defaultdict[int, list[int]] = defaultdict(list)
-    for index, each in enumerate(rows):
-        groups[each.shape[1]].append(index)
-    merged = merge([np.concatenate([rows[i] for i in group]) for group in groups.values()])
-    results: dict[int, Rows] = {}
-    for group, result in zip(groups.values(), merged, strict=True):
-        ends = np.cumsum([len(rows[i]) for i in group])[:-1]
-        results |= dict(zip(group, np.split(result, ends), strict=True))
-    return [results[index] for index in range(len(rows))]
-
-
-def tile_order(grid: Sequence[int], axes: Sequence[int]) -> Rows:
-    """List blocks of a grid by C order, int64[subtrees, blocks of a subtree].
-
-    A subtree's blocks are listed so that every merge along `axes` joins neighbours; subtrees are
-    in C order.
-    """
-    strides = [math.prod(grid[axis + 1 :]) for axis in range(len(grid))]
-    order, weight = np.zeros(1, np.int64), [1] * len(grid)
-    for axis in axes:  # from the tiles up: each merge doubles what a subtree holds
-        order = np.concatenate([order, order + weight[axis] * strides[axis]])
-        weight[axis] *= 2
-    corners = np.zeros(1, np.int64)
-    for count, step, stride in zip(grid, weight, strides, strict=True):
-        corners = (corners[:, None] + np.arange(0, count, step) * stride).reshape(-1)
-    return corners[:, None] + order
-
-
-def _sources(tensor: TensorCut, starts: Rows) -> Rows:
-    """Return the gathered rows of a tensor's subtrees in the order of its merges.
-
-    `starts` int64[blocks] are the first gathered rows of each block.
-    """
-    whole = tuple(a * b for a, b in zip(tensor.parts, tensor.subtrees, strict=True))
-    (order,) = tile_order(whole, tensor.axes[tensor.local :])
-    places = np.unravel_index(order, whole) if whole else ()
-    block, within = np.zeros_like(order), np.zeros_like(order)
-    for place, part, extent in zip(places, tensor.parts, tensor.subtrees, strict=True):
-        block = block * part + place // extent
-        within = within * extent + place % extent
-    return (starts[block] + within)[None]
+    return by_width(ordered, lambda alike: merge_nodes(levels, alike))

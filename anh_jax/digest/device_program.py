@@ -6,7 +6,7 @@ between devices, and only 32 bytes a tensor leave them.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
 import jax
@@ -15,6 +15,7 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from anh_jax.digest.device_plan import DevicePlan, Operands, Piece, TensorCut, TreeHash
+from anh_jax.digest.gathering import run_gathers
 from anh_jax.digest.leaves import hash_leaves
 from anh_jax.digest.merge_list import run_merges
 from anh_jax.digest.placement import spec
@@ -54,16 +55,16 @@ def make_program(tree_hash: TreeHash, plan: DevicePlan) -> Program:
     """Return the jitted program of a plan."""
     filled = [index for index, tensor in enumerate(plan.tensors) if math.prod(tensor.header.dims)]
     placements = [plan.tensors[index].placement for index in filled]
-    names = plan.mesh.mesh.axis_names
 
     def hash_on_device(values: Sequence[jax.Array], operands: Operands) -> DeviceRoots:
         blocks = dict(zip(filled, values, strict=True))
         pool = _hash_batches(tree_hash, plan, blocks, operands)
         pool = run_merges(pool, operands.pairs, operands.kinds, tree_hash.merge)
-        mine = pool[operands.mine]
-        gathered = mine if plan.mesh.mesh.size == 1 else lax.all_gather(mine, names, tiled=True)
-        top = run_merges(gathered, operands.top_pairs, operands.top_kinds, tree_hash.merge)
-        differs = _differs(gathered, operands, len(plan.tensors))
+        gathers = [
+            replace(gather, operands=numbers)
+            for gather, numbers in zip(plan.gathers, operands.gathers, strict=True)
+        ]
+        top, differs = run_gathers(pool, gathers, len(plan.tensors), tree_hash.merge)
         return DeviceRoots(top[operands.roots], differs, differs.any())
 
     # Where a tensor is cut otherwise than it is held, this is where its elements move.
@@ -103,12 +104,3 @@ def _piece_words(tensor: TensorCut, piece: Piece, blocks: dict[int, jax.Array]) 
     if piece.tiles < math.prod(tensor.grid):
         block = lax.slice_in_dim(block, piece.start, piece.stop, axis=piece.axis)
     return tile_words(block, tensor.header.dtype, tensor.tile)
-
-
-def _differs(gathered: jax.Array, operands: Operands, tensors: int) -> jax.Array:
-    subtrees = operands.mine.shape[0]
-    differs = (gathered != gathered[operands.first]).any(axis=1).reshape(-1, subtrees)
-    counts = jax.ops.segment_sum(
-        differs.T.astype(jnp.int32), operands.owner, tensors, indices_are_sorted=True
-    )
-    return counts > 0

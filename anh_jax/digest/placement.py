@@ -5,7 +5,7 @@ the same devices are both groups of its axes, and an axis can be moved or split 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -68,17 +68,21 @@ class PrimeMesh:
 
     def blocks(self, axes: Axes) -> NDArray[np.int64]:
         """Return the block each device holds, int64[devices], in C order of the parts."""
-        shape = self.mesh.devices.shape
-        places = np.indices(shape).reshape(len(shape), -1)
-        of = dict(zip(self.mesh.axis_names, places, strict=True))
-        block, sizes = np.zeros(self.mesh.devices.size, np.int64), self.sizes
-        for name in (name for names in axes for name in names):
-            block = block * sizes[name] + of[name]
-        return block
+        return device_blocks(self.sizes, axes)
 
     def sharding(self, axes: Axes) -> NamedSharding:
         """Return the sharding that cuts dimensions along axes of this mesh."""
         return NamedSharding(self.mesh, spec(axes))
+
+
+def device_blocks(sizes: Mapping[str, int], axes: Axes) -> NDArray[np.int64]:
+    """Return the block each device of a mesh of named sizes holds, in C order of the parts."""
+    places = np.indices(tuple(sizes.values())).reshape(len(sizes), -1)
+    of = dict(zip(sizes, places, strict=True))
+    block = np.zeros(math.prod(sizes.values()), np.int64)
+    for name in (name for names in axes for name in names):
+        block = block * sizes[name] + of[name]
+    return block
 
 
 def spec(axes: Axes) -> PartitionSpec:

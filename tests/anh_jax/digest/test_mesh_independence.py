@@ -12,7 +12,9 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from anh_jax.digest import gathering
 from anh_jax.digest.device import DeviceDigest
+from anh_jax.digest.exchange import ReplicaError
 from anh_jax.digest.host import tree_digest
 
 P = PartitionSpec
@@ -103,6 +105,48 @@ def test_one_gather_of_digests_is_all_that_crosses_devices(
     assert digester.start(held, step=4, every_replica=every_replica).result() == tree_digest(
         tree, step=4
     )
+
+
+@pytest.fixture
+def twice(monkeypatch: pytest.MonkeyPatch) -> DeviceDigest:
+    """Return a digester that gathers twice, as it does where there would be many rows."""
+    monkeypatch.setattr(gathering, "_ONE_GATHER_ROWS", 0)
+    return DeviceDigest()
+
+
+def test_where_digests_are_many_neighbours_merge_theirs_before_all_gather(
+    tree: dict[str, Any], twice: DeviceDigest
+):
+    held = placed(tree, mesh(2, 2, 2), SPECS["both"])
+    gathers = collectives(twice, held)
+    assert len(gathers) == 2
+    assert all(re.match(r"u32\[\d+,8\]", gather) for gather in gathers)
+    assert twice.start(held, step=4).result() == tree_digest(tree, step=4)
+
+
+@pytest.mark.parametrize("copied", ["data", "tensor"])
+def test_difference_is_found_within_a_group_and_between_groups(twice: DeviceDigest, copied: str):
+    array = np.arange(1 << 16, dtype=np.float32).reshape(256, 256)
+    sizes = (2, 4, 1) if copied == "data" else (1, 4, 2)
+    sharding = NamedSharding(mesh(*sizes), P("fsdp"))
+    scale = jax.device_put(array[0], NamedSharding(mesh(*sizes), P()))
+
+    def held(flipped: int) -> dict[str, Any]:
+        shards = []
+        for device, index in sharding.addressable_devices_indices_map(array.shape).items():
+            shard = array[index].copy()
+            shard[3, 5] += device.id == flipped
+            shards.append(jax.device_put(shard, device))
+        return {
+            "s": scale,
+            "w": jax.make_array_from_single_device_arrays(array.shape, sharding, shards),
+        }
+
+    expected = tree_digest({"s": array[0], "w": array}, step=0)
+    assert twice.start(held(99), step=0, every_replica=True).result() == expected
+    for flipped in (0, 5):
+        with pytest.raises(ReplicaError, match="w: some of .* hold different bits"):
+            twice.start(held(flipped), step=0, every_replica=True).result()
 
 
 def test_sharding_that_splits_tiles_is_cut_anew_on_the_devices(digester: DeviceDigest):
