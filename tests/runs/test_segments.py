@@ -30,6 +30,7 @@ from attest.statements import (
     encode_statement,
 )
 from attest.step_file import StepFile, read
+from launch import auditing
 from launch.cli import run as run_anh
 from launch.runner_local import LocalReporter
 
@@ -154,6 +155,28 @@ def test_rows_signed_otherwise_than_their_segment_are_equivocation(
     assert "its first worker signed both" in json.loads(capsys.readouterr().out)["error"]
     (evidence,) = (tmp_path / "home" / "evidence").glob("*.json")
     assert "row 24 is another" in check_row_evidence(evidence.read_bytes(), run_id(copy))
+
+
+def test_a_step_logged_beside_a_segment_that_has_another_row_is_equivocation(
+    copy: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("ANH_HOME", str(tmp_path / "home"))
+    rows = list(read(copy.step_file(attempt=1, rank=0)))
+    statement = decode_statement(rows[2].payload)
+    assert isinstance(statement, Step)
+    # Inside the segment of steps 1 to 5: neither the log nor a monitor can tell by its root.
+    other = dataclasses.replace(statement.row, bound=None)
+    envelope = sign(encode_statement(Step(statement.attempt, other)), [copy.key("worker-1-0")])
+    with monkeypatch.context() as patch:
+        patch.setattr(admission, "misplaced", lambda place, entry: None)
+        patch.setattr(auditing, "fsck", lambda folder: None)
+        with LocalLog.open(copy.log) as log:
+            log.append([envelope])
+        assert run_anh(["audit", str(copy.root), "--steps", "3", "--json"]) == 3
+    assert "step 3: the log holds another row" in json.loads(capsys.readouterr().out)["error"]
+    (evidence,) = (tmp_path / "home" / "evidence").glob("*.json")
+    words = check_row_evidence(evidence.read_bytes(), run_id(copy))
+    assert words == "two rows are signed for step 3"
 
 
 def test_interrupted_run_goes_on_from_its_segment_to_the_same_final(
