@@ -167,8 +167,12 @@ def ports(wanted: dict[int, str] | None = None) -> Finding:
     return Finding("ports", Status.WARN, f"in use: {', '.join(taken)}", fix)
 
 
-def libtpu_lock(lock: Path = LIBTPU_LOCK, locks: Path = Path("/proc/locks")) -> Finding:
-    """Check for the lock file that a killed TPU process leaves behind."""
+def libtpu_lock(
+    lock: Path = LIBTPU_LOCK,
+    locks: Path = Path("/proc/locks"),
+    present: Callable[[], accelerators.Accelerator | None] = accelerators.present,
+) -> Finding:
+    """Check for the lock file that a killed TPU process leaves behind; it stops TPUs alone."""
     try:
         inode = lock.stat().st_ino
     except FileNotFoundError:
@@ -177,7 +181,10 @@ def libtpu_lock(lock: Path = LIBTPU_LOCK, locks: Path = Path("/proc/locks")) -> 
     if owner is not None:
         detail = f"{lock} is held by process {owner}"
         return Finding("libtpu lock", Status.WARN, detail, f"wait for process {owner} or end it")
-    return Finding("libtpu lock", Status.STOP, f"{lock} is stale: nobody holds it", f"rm {lock}")
+    accelerator = present()
+    stops = accelerator is not None and accelerator.kind == "TPU"
+    status = Status.STOP if stops else Status.WARN
+    return Finding("libtpu lock", status, f"{lock} is stale: nobody holds it", f"rm {lock}")
 
 
 def _lock_owner(locks: Path, inode: int) -> str | None:

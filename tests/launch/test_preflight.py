@@ -151,9 +151,11 @@ def test_stale_tpu_lock_is_told_from_one_that_is_held(tmp_path: Path) -> None:
     lock = tmp_path / "libtpu_lockfile"
     assert preflight.libtpu_lock(lock).status is Status.GOOD
     lock.touch()
-    assert preflight.libtpu_lock(lock) == Finding(
-        "libtpu lock", Status.STOP, f"{lock} is stale: nobody holds it", f"rm {lock}"
-    )
+    tpu = Accelerator("TPU", "/dev/accel0", "tpu")
+    for present, status in ((tpu, Status.STOP), (None, Status.WARN)):
+        assert preflight.libtpu_lock(lock, present=lambda found=present: found) == Finding(
+            "libtpu lock", status, f"{lock} is stale: nobody holds it", f"rm {lock}"
+        )
     table = tmp_path / "locks"
     table.write_text(f"1: FLOCK  ADVISORY  WRITE 4711 08:01:{lock.stat().st_ino} 0 EOF\n")
     held = preflight.libtpu_lock(lock, table)
