@@ -92,12 +92,13 @@ SHA256_OPS: dict[Platform, CompressionOps] = {
 # boost clock is 1.98 GHz (67 TFLOP/s float32 = 132 x 128 x 2 x 1.98 GHz).
 _HOPPER_INT32 = 132 * 64 * 1.755e9
 _HOPPER_CLOCK = "a sustained clock of 1.755 GHz (boost is 1.98 GHz)"
+_FUNNEL = "funnel shifts at the rate of shifts (at half of it the bound is a quarter lower)"
 
 CHIPS: dict[str, Chip] = {
     chip.name: chip
     for chip in (
-        Chip("h100", "gpu", _HOPPER_INT32, 3.35e12, 989e12, (_HOPPER_CLOCK,)),
-        Chip("h200", "gpu", _HOPPER_INT32, 4.8e12, 989e12, (_HOPPER_CLOCK,)),
+        Chip("h100", "gpu", _HOPPER_INT32, 3.35e12, 989e12, (_HOPPER_CLOCK, _FUNNEL)),
+        Chip("h200", "gpu", _HOPPER_INT32, 4.8e12, 989e12, (_HOPPER_CLOCK, _FUNNEL)),
         # NVIDIA HGX B200 data sheet, an eighth of eight: 8 TB/s, 2.25 PFLOP/s dense bf16.
         Chip(
             "b200",
@@ -108,6 +109,7 @@ CHIPS: dict[str, Chip] = {
             (
                 "148 SMs with 64 32-bit integer results per clock, as compute capability 9.0",
                 "a sustained clock of 1.8 GHz",
+                _FUNNEL,
             ),
         ),
         # Cloud TPU documentation: v5e 819 GB/s, 197 TFLOP/s. The scaling book gives 1.5 GHz, as
