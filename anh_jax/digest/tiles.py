@@ -32,6 +32,8 @@ SLAB_BYTES = 1 << 19
 # full, and so many tiles side by side that memory is read in long runs.
 PART_BYTES = 1 << 17
 SIDE_BY_SIDE = 16
+# numpy has no elements of 2 GiB; what is longer is handled as the array's own elements.
+LONGEST_RUN = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,10 @@ def tiled(array: NDArray[Any], tile: Sequence[int]) -> Tiled:
     if not array.ndim:
         return Tiled(array.reshape(1).view(f"V{run}"), 1, tile_bytes, array.dtype)
     pairs = [extent for axis in range(last) for extent in (grid[axis], tile[axis])]
-    runs = array.reshape(-1).view(f"V{run}").reshape(*pairs, grid[last])
-    order = (*range(0, 2 * last + 1, 2), *range(1, 2 * last, 2))
+    piece = run if run <= LONGEST_RUN else array.dtype.itemsize
+    within = () if piece == run else (run // piece,)
+    runs = array.reshape(-1).view(f"V{piece}").reshape(*pairs, grid[last], *within)
+    order = (*range(0, 2 * last + 1, 2), *range(1, runs.ndim, 2))
     return Tiled(runs.transpose(order), last + 1, tile_bytes, array.dtype)
 
 

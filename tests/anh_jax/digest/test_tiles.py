@@ -120,6 +120,7 @@ def test_digest_of_larger_arrays_equals_that_of_plain_loops(array: np.ndarray):
     slab=st.sampled_from([1 << 15, 1 << 16, 1 << 19]),
     part=st.sampled_from([64, 1024, 1 << 17]),
     columns=st.sampled_from([1, 3, 16]),
+    run=st.sampled_from([1, 1 << 30]),
     job=st.sampled_from([1, 1 << 16]),
     threads=st.sampled_from([1, 3]),
     alg=st.sampled_from(ALGORITHMS),
@@ -129,6 +130,7 @@ def test_sizes_of_slabs_parts_and_jobs_and_threads_do_not_count(
     slab: int,
     part: int,
     columns: int,
+    run: int,
     job: int,
     threads: int,
     alg: str,
@@ -138,6 +140,7 @@ def test_sizes_of_slabs_parts_and_jobs_and_threads_do_not_count(
         patch.object(tiles, "SLAB_BYTES", slab),
         patch.object(tiles, "PART_BYTES", part),
         patch.object(tiles, "SIDE_BY_SIDE", columns),
+        patch.object(tiles, "LONGEST_RUN", run),
         patch.object(workers, "JOB_BYTES", job),
     ):
         digest = tree_digest({"w": array}, step=2, alg=alg, threads=threads)
