@@ -80,11 +80,18 @@ class DeviceDigest:
         roots.any_differs.copy_to_host_async()
         return DevicePending(laid.layout, prepared, roots, step, self._alg)
 
-    def lower(self, tree: Any, *, every_replica: bool = False) -> jax.stages.Lowered:
-        """Return the program for trees of this layout, to read what it compiles to and needs."""
+    def lower(
+        self, tree: Any, *, every_replica: bool = False, platform: str | None = None
+    ) -> jax.stages.Lowered:
+        """Return the program for trees of this layout, to read what it compiles to and needs.
+
+        `platform` (`cuda`, `tpu`) lowers it for other devices than those that hold the tree.
+        """
         laid, prepared = self._lay_out(tree, every_replica)
+        platforms = None if platform is None else (platform,)
         with jax.set_mesh(prepared.plan.mesh.mesh):
-            return prepared.program.lower(_values(laid, prepared), prepared.operands)
+            traced = prepared.program.trace(_values(laid, prepared), prepared.operands)
+            return traced.lower(lowering_platforms=platforms)
 
     def _lay_out(self, tree: Any, every_replica: bool) -> tuple[LaidOut, Prepared]:
         try:

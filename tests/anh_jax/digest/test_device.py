@@ -17,6 +17,8 @@ from anh_jax.digest.device import DeviceDigest
 from anh_jax.digest.digester import Digester
 from anh_jax.digest.exchange import ReplicaError
 from anh_jax.digest.host import tree_digest
+from anh_jax.digest.pallas_gpu import gpu_kernels
+from anh_jax.digest.pallas_tpu import tpu_kernels
 from anh_jax.errors import AnhError
 from attest.digest_tree import ELEMENT_BYTES, LARGEST_BYTE
 from attest.errors import AttestError
@@ -126,6 +128,22 @@ def test_large_state_is_hashed_in_batches_cut_between_tiles(monkeypatch: pytest.
     # Copies of two batches in memory at once would take more than the state itself.
     memory = digester.lower(tree).compile().memory_analysis()
     assert memory.temp_size_in_bytes < sum(array.nbytes for array in tree.values())
+
+
+@pytest.mark.parametrize(
+    ("platform", "kernels", "call"),
+    [("cuda", gpu_kernels, "__gpu$xla.gpu.triton"), ("tpu", tpu_kernels, "tpu_custom_call")],
+)
+def test_whole_program_runs_on_kernels_for_accelerators(
+    platform: str, kernels: Callable[..., Any], call: str
+):
+    on = NamedSharding(line(4), P("x"))
+    array = random_bits((256, 256))
+    tree = {"w": jax.device_put(array, on), "b": np.ones(5, np.float16)}
+    lowered = DeviceDigest(kernels=kernels()).lower(tree, platform=platform)
+    assert call in lowered.as_text()
+    digest = DeviceDigest(kernels=kernels("interpreted")).start(tree, step=0).result()
+    assert digest == tree_digest({"w": array, "b": tree["b"]}, step=0)
 
 
 def test_digest_started_before_a_donating_step_is_of_the_state_before(digester: DeviceDigest):
