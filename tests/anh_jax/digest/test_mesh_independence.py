@@ -112,20 +112,31 @@ def twice(monkeypatch: pytest.MonkeyPatch) -> DeviceDigest:
     return DeviceDigest()
 
 
+@pytest.mark.parametrize(("sizes", "specs"), [((2, 2, 2), "both"), ((1, 8, 1), "fsdp")])
 def test_where_digests_are_many_neighbours_merge_theirs_before_all_gather(
-    tree: dict[str, Any], twice: DeviceDigest
+    tree: dict[str, Any], twice: DeviceDigest, sizes: tuple[int, int, int], specs: str
 ):
-    held = placed(tree, mesh(2, 2, 2), SPECS["both"])
+    held = placed(tree, mesh(*sizes), SPECS[specs])
     gathers = collectives(twice, held)
     assert len(gathers) == 2
     assert all(re.match(r"u32\[\d+,8\]", gather) for gather in gathers)
     assert twice.start(held, step=4).result() == tree_digest(tree, step=4)
 
 
-@pytest.mark.parametrize("copied", ["data", "tensor"])
-def test_difference_is_found_within_a_group_and_between_groups(twice: DeviceDigest, copied: str):
+@pytest.mark.parametrize(
+    ("sizes", "flipped", "named"),
+    [
+        # All replicas of a block lie in different groups: a group is named.
+        ((2, 4, 1), 5, "some of cpu:4, cpu:5, cpu:6, cpu:7 and cpu:0"),
+        ((2, 4, 1), 0, "some of cpu:4, cpu:5, cpu:6, cpu:7 and cpu:0"),
+        # Two of four replicas lie in one group: the other one is named.
+        ((4, 2, 1), 6, "some of cpu:6 and cpu:0"),
+    ],
+)
+def test_difference_between_groups_and_within_one_is_found(
+    twice: DeviceDigest, sizes: tuple[int, int, int], flipped: int, named: str
+):
     array = np.arange(1 << 16, dtype=np.float32).reshape(256, 256)
-    sizes = (2, 4, 1) if copied == "data" else (1, 4, 2)
     sharding = NamedSharding(mesh(*sizes), P("fsdp"))
     scale = jax.device_put(array[0], NamedSharding(mesh(*sizes), P()))
 
@@ -135,16 +146,13 @@ def test_difference_is_found_within_a_group_and_between_groups(twice: DeviceDige
             shard = array[index].copy()
             shard[3, 5] += device.id == flipped
             shards.append(jax.device_put(shard, device))
-        return {
-            "s": scale,
-            "w": jax.make_array_from_single_device_arrays(array.shape, sharding, shards),
-        }
+        whole = jax.make_array_from_single_device_arrays(array.shape, sharding, shards)
+        return {"s": scale, "w": whole}
 
     expected = tree_digest({"s": array[0], "w": array}, step=0)
     assert twice.start(held(99), step=0, every_replica=True).result() == expected
-    for flipped in (0, 5):
-        with pytest.raises(ReplicaError, match="w: some of .* hold different bits"):
-            twice.start(held(flipped), step=0, every_replica=True).result()
+    with pytest.raises(ReplicaError, match=f"w: {named} hold different bits"):
+        twice.start(held(flipped), step=0, every_replica=True).result()
 
 
 def test_sharding_that_splits_tiles_is_cut_anew_on_the_devices(digester: DeviceDigest):

@@ -104,6 +104,7 @@ def test_large_tensor_that_splits_tiles_keeps_or_moves_its_axes():
     grid = header(4096, 256).grid
     assert grid[1] < 8 <= grid[0]
     assert math.prod(prime.parts(placement.cut)) == 8
+    assert placement.cut[1] == ("d0", "d1", "d2")[: grid[1].bit_length() - 1]
     assert placement.note is not None
     assert "cut anew" in placement.note
 
