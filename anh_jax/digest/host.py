@@ -33,7 +33,7 @@ def tree_digest(
     """Digest nested dicts of arrays and typed PRNG keys; every sharding gives the same root.
 
     Shards that hold whole tiles are hashed where they lie, on `threads` threads: one by default,
-    for the others are the training step's, and a second takes a tenth more CPU. `exchange` is
+    for the others are the training step's, and a second takes a fifth more CPU. `exchange` is
     needed where an array is spread over processes; only digests cross between them. `frozen`
     remembers arrays that come back at another call; without it every array is read.
 
