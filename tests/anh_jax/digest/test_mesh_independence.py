@@ -190,6 +190,7 @@ def test_arrays_of_several_meshes_and_of_none_are_digested_together(
         "explicit": jax.device_put(kernel, NamedSharding(explicit, P("fsdp", "tensor"))),
         "half": jax.device_put(kernel, NamedSharding(half, P("x"))),
         "back": jax.device_put(kernel, NamedSharding(back, P("x"))),
+        "offloaded": jax.device_put(kernel, NamedSharding(line, P("x"), memory_kind="pinned_host")),
         "one": jax.device_put(kernel, devices[3]),
         "host": np.random.default_rng(1).normal(size=(8, 1024)),
         "key": jax.random.key(1),
