@@ -80,18 +80,11 @@ class DeviceDigest:
         roots.any_differs.copy_to_host_async()
         return DevicePending(laid.layout, prepared, roots, step, self._alg)
 
-    def lower(
-        self, tree: Any, *, every_replica: bool = False, platform: str | None = None
-    ) -> jax.stages.Lowered:
-        """Return the program for trees of this layout, to read what it compiles to and needs.
-
-        `platform` (`cuda`, `tpu`) lowers it for other devices than those that hold the tree.
-        """
+    def lower(self, tree: Any, *, every_replica: bool = False) -> jax.stages.Lowered:
+        """Return the program for trees of this layout, to read what it compiles to and needs."""
         laid, prepared = self._lay_out(tree, every_replica)
-        platforms = None if platform is None else (platform,)
         with jax.set_mesh(prepared.plan.mesh.mesh):
-            traced = prepared.program.trace(_values(laid, prepared), prepared.operands)
-            return traced.lower(lowering_platforms=platforms)
+            return prepared.program.lower(_values(laid, prepared), prepared.operands)
 
     def _lay_out(self, tree: Any, every_replica: bool) -> tuple[LaidOut, Prepared]:
         try:

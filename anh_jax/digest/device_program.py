@@ -46,8 +46,8 @@ class Program(Protocol):
         """Dispatch the program."""
         ...
 
-    def trace(self, values: Sequence[jax.Array], operands: Operands) -> jax.stages.Traced:
-        """Trace the program for these arguments."""
+    def lower(self, values: Sequence[jax.Array], operands: Operands) -> jax.stages.Lowered:
+        """Lower the program for these arguments."""
         ...
 
 

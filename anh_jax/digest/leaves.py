@@ -188,8 +188,9 @@ def _buckets(blocks: dict[int, int], messages: Sequence[Messages]) -> tuple[Buck
     few = max(small, default=0) * sum(lanes[count] for count in small) < _OWN_BUCKET_BLOCKS
     buckets: defaultdict[int, list[int]] = defaultdict(list)
     for count, members in alike.items():
-        rounded = max(small) if few else 1 << (count - 1).bit_length()
-        buckets[rounded if count in small else count] += members
+        if count in small:
+            count = max(small) if few else 1 << (count - 1).bit_length()
+        buckets[count] += members
     return tuple(Bucket(count, tuple(members)) for count, members in sorted(buckets.items()))
 
 
