@@ -85,8 +85,9 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     attest: Annotated[Attest, Meta(description="What is signed, how, and where.")] = Attest()
     runner: Annotated[Runner, Meta(description="Processes that train.")] = Runner()
     trackers: Annotated[
-        tuple[Tracker, ...], Meta(description="Where numbers go: progress, metrics_file.")
-    ] = ("progress", "metrics_file")
+        tuple[Tracker, ...],
+        Meta(description="Who is told beside metrics.jsonl: progress, a bar or lines."),
+    ] = ("progress",)
     checkpoints: Annotated[Checkpoints, Meta(description="Training checkpoints on disk.")] = (
         Checkpoints()
     )

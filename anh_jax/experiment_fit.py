@@ -48,6 +48,7 @@ def check_fit(experiment: "Experiment", *, origin: Origin) -> None:
         _check_training,
         _check_split,
         _check_segments,
+        _check_log,
         _check_model,
         _check_loss,
         _check_properties,
@@ -67,6 +68,17 @@ def _check_training(experiment: "Experiment", origin: Origin) -> None:
     if experiment.training.seed_rule == "beacon":
         message = "beacon has no randomness source yet; use fixed"
         raise refuse(origin, ("training", "seed_rule"), message)
+
+
+def _check_log(experiment: "Experiment", origin: Origin) -> None:
+    attest = experiment.attest
+    # Taken in silence, a URL would leave its reader believing that records are out of reach here.
+    if attest.log != "local":
+        message = f"{attest.log!r}: no service takes records yet; use local"
+        raise refuse(origin, ("attest", "log"), message)
+    if attest.witnesses != ("local",):
+        message = f"{list(attest.witnesses)}: no witness is asked over a network yet; use [local]"
+        raise refuse(origin, ("attest", "witnesses"), message)
 
 
 def _check_split(experiment: "Experiment", origin: Origin) -> None:

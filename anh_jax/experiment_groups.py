@@ -162,11 +162,11 @@ class Attest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "blake3"
     )
     log: Annotated[
-        str, Meta(min_length=1, description="Where records go: local (run directory) or a URL.")
+        str, Meta(min_length=1, description="Where records go: local, the run directory's own log.")
     ] = "local"
     witnesses: Annotated[
         tuple[Annotated[str, Meta(min_length=1)], ...],
-        Meta(description="Who cosigns the log: local (a key in the run directory) or URLs."),
+        Meta(description="Who cosigns the log: local, a key in the run directory."),
     ] = ("local",)
     operator: Annotated[
         str,
@@ -197,4 +197,4 @@ class Checkpoints(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep: Annotated[int, Meta(ge=1, le=2**31, description="Newest training checkpoints kept.")] = 3
 
 
-Tracker = Literal["progress", "metrics_file"]
+Tracker = Literal["progress"]

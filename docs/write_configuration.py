@@ -44,10 +44,10 @@ is another contract.
 **Fixed by genesis as well**, so that a resumed run must keep it: {genesis}. Everything else may
 change at `anh resume`.
 
-**Read, checked, and without effect in this version:** `attest.log`, `attest.witnesses` (records go
-to the local log of the run directory, cosigned by its own witness) and `trackers` (progress and
-`metrics.jsonl` are always written). `plan.kind: native` states in genesis that the steps are
-computed by code of your own ([own_loop.md](own_loop.md)); `anh train` itself always runs the stored
+`attest.log` and `attest.witnesses` take `local` alone in this version: records go to the local
+log of the run directory, cosigned by its own witness. `metrics.jsonl` is always written.
+`plan.kind: native` states in genesis that the steps are computed by code of your own
+([own_loop.md](own_loop.md)); `anh train` itself always runs the stored
 programs. `training.seed_rule: beacon` is refused.
 
 This page is written by `python docs/write_configuration.py`; edit the records, not the page.

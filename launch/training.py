@@ -4,6 +4,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,14 +128,16 @@ def _train(run: RunDirectory, runner: str, say: "_Speaker") -> Summary:
     with RunDriver(run) as driver:
         steps = driver.experiment.training.steps
         watch = RunWatch(run.metrics)
-        with progress(run.root.name, total=steps) as bar:
+        told = "progress" in driver.experiment.trackers
+        with progress(run.root.name, total=steps) if told else nullcontext() as bar:
             say.bar = bar
 
             def poll() -> None:
                 driver.check()
                 shipped = driver.shipped()
                 for row in watch.new():
-                    bar.reached(row.step, _figures(row, shipped))
+                    if bar is not None:
+                        bar.reached(row.step, _figures(row, shipped))
 
             outcome = _run(run, runner, driver, say, poll)
             poll()

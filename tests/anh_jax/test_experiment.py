@@ -156,11 +156,9 @@ def test_every_contract_key_changes_the_contract_and_its_change_is_named(
         "mesh.data=2",
         "runner.workers=2",
         "evaluation.every_steps=7",
-        "trackers=[progress]",
+        "trackers=[]",
         "checkpoints.keep=9",
         "attest.digester=device",
-        "attest.log=https://log.example/",
-        "attest.witnesses=[https://witness.example/]",
     ],
 )
 def test_key_of_how_one_trainer_runs_may_change_on_resume(override: str) -> None:
@@ -199,6 +197,13 @@ def test_where_data_lie_is_not_in_the_contract(tmp_path: Path) -> None:
     assert here.contract_groups()["data"] == {"name": "arrays"}
     assert contract_config_bytes(here) == contract_config_bytes(there)
     check_resumable(here, there)
+
+
+@pytest.mark.parametrize("key", ["log", "witnesses"])
+def test_address_of_a_service_that_nothing_sends_to_is_refused(key: str) -> None:
+    value = {"log": "https://log.example/", "witnesses": "[https://witness.example/]"}[key]
+    with pytest.raises(ConfigError, match=rf"attest\.{key}: .*https://.*use \[?local"):
+        load_experiment(DIGITS, [f"attest.{key}={value}"])
 
 
 def test_only_contract_groups_are_in_the_contract_bytes() -> None:
