@@ -132,7 +132,9 @@ def test_large_state_is_hashed_in_batches_cut_between_tiles(monkeypatch: pytest.
 
 # 2026-11: JAX 0.12 says so of the GPU kernels' backend; it still gives the same bits.
 @pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("kernels", [gpu_kernels, tpu_kernels])
+@pytest.mark.parametrize(
+    "kernels", [gpu_kernels, pytest.param(tpu_kernels, marks=pytest.mark.full)]
+)
 def test_whole_program_runs_on_kernels_for_accelerators(kernels: Callable[..., Any]):
     array = random_bits((256, 256))
     tree = {"w": jax.device_put(array, NamedSharding(line(4), P("x"))), "b": np.ones(5, np.float16)}
