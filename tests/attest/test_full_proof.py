@@ -160,3 +160,21 @@ def test_run_of_twelve_attempts_lists_none_and_counts_them(tale: ModuleType) -> 
     lying.tell_status()
     with pytest.raises(RefusedError, match="lists 12 attempts, the final record counts 11"):
         lying.verify()
+
+
+@pytest.mark.parametrize("kind", ["step", "segment"])
+def test_stranger_who_writes_the_type_of_a_step_leaves_the_proof_whole(
+    tale: ModuleType, kind: str
+) -> None:
+    words = f"https://anh-jax.dev/attest/{kind}/v1"
+    story = tale.Story()
+    story.open()
+    story.tell_intent("acme")
+    story.tell_intent("stranger", auditor=words)
+    story.fill(12)
+    story.tell_final()
+    story.tell_audit("acme")
+    story.tell_property("acme")
+    story.tell_audit("stranger", sources=(), environment={"predicateType": words, "note": words})
+    story.tell_status()
+    assert story.verify().level is Level.SAMPLED
