@@ -57,6 +57,11 @@ class DeviceDigest:
         self._prepared: dict[Hashable, Prepared] = {}
 
     @property
+    def alg(self) -> str:
+        """Return the name of the hash."""
+        return self._alg
+
+    @property
     def lag(self) -> int:
         """Return 1: the devices compute a digest beside the next step."""
         return 1
@@ -71,27 +76,25 @@ class DeviceDigest:
             AnhError: for a tree or step that has no byte layout, for buffers that are given away
                 already, for arrays that no one mesh holds.
         """
-        if isinstance(step, bool) or not 0 <= step <= MAX_STEP:
-            raise AnhError(f"digest: step {step!r} is not a count of completed steps")
-        laid, prepared = self._lay_out(tree, every_replica)
+        laid = read_values(tree, step)
+        pending = self.start_laid(laid, every_replica=every_replica)
+        return DevicePending(pending, laid.layout, step, self._alg)
+
+    def start_laid(self, laid: LaidOut, *, every_replica: bool = False) -> "PendingTops":
+        """Begin to hash the tiles of tensors that are laid out already; errors as `start` says."""
+        prepared = self._prepare(laid, every_replica)
         with jax.set_mesh(prepared.plan.mesh.mesh):  # the caller may have set another
             roots = prepared.program(_values(laid, prepared), prepared.operands)
         roots.roots.copy_to_host_async()
         roots.any_differs.copy_to_host_async()
-        return DevicePending(laid.layout, prepared, roots, step, self._alg)
+        return PendingTops(laid.layout, prepared, roots)
 
     def lower(self, tree: Any, *, every_replica: bool = False) -> jax.stages.Lowered:
         """Return the program for trees of this layout, to read what it compiles to and needs."""
-        laid, prepared = self._lay_out(tree, every_replica)
+        laid = read_values(tree, 0)
+        prepared = self._prepare(laid, every_replica)
         with jax.set_mesh(prepared.plan.mesh.mesh):
             return prepared.program.lower(_values(laid, prepared), prepared.operands)
-
-    def _lay_out(self, tree: Any, every_replica: bool) -> tuple[LaidOut, Prepared]:
-        try:
-            laid = lay_out(tree)
-            return laid, self._prepare(laid, every_replica)
-        except AttestError as error:
-            raise AnhError(f"digest: {error}") from error
 
     def _prepare(self, laid: LaidOut, every_replica: bool) -> Prepared:
         by_layout = (id(laid.layout), every_replica)
@@ -131,20 +134,46 @@ class DeviceDigest:
         return blake3_tiles(self._kernels or xla_kernels(lanes))
 
 
+def read_values(tree: Any, step: int) -> LaidOut:
+    """Lay a tree out; AnhError for a tree or a step that has no byte layout."""
+    if isinstance(step, bool) or not 0 <= step <= MAX_STEP:
+        raise AnhError(f"digest: step {step!r} is not a count of completed steps")
+    try:
+        return lay_out(tree)
+    except AttestError as error:
+        raise AnhError(f"digest: {error}") from error
+
+
 class DevicePending:
     """A digest that devices compute; it holds no buffer of the tree."""
 
-    def __init__(
-        self, layout: Layout, prepared: Prepared, roots: DeviceRoots, step: int, alg: str
-    ) -> None:
+    def __init__(self, tops: "PendingTops", layout: Layout, step: int, alg: str) -> None:
+        self._tops = tops
         self._layout = layout
-        self._prepared = prepared
-        self._roots = roots
         self._step = step
         self._alg = alg
 
     def result(self) -> TreeDigest:
-        """Wait for the digest.
+        """Wait for the digest; ReplicaError if devices hold different bits, naming both."""
+        tops, notes = self._tops.result(), self._tops.notes
+        return compose(self._layout, tops, step=self._step, alg=self._alg, notes=notes)
+
+
+class PendingTops:
+    """The roots of tensors' tiles, that devices compute; it holds no buffer of them."""
+
+    def __init__(self, layout: Layout, prepared: Prepared, roots: DeviceRoots) -> None:
+        self._layout = layout
+        self._prepared = prepared
+        self._roots = roots
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return which tensors were cut anew or moved to be hashed."""
+        return self._prepared.notes
+
+    def result(self) -> dict[bytes, bytes]:
+        """Wait for the 32-byte root of each tensor's tiles, by its path bytes.
 
         Raises:
             ReplicaError: if devices hold different bits of one value, naming both.
@@ -153,9 +182,7 @@ class DevicePending:
             self._refuse()
         words = np.asarray(self._roots.roots).astype("<u4", copy=False)
         slots = self._layout.slots
-        tops = {slot.path_bytes: row.tobytes() for slot, row in zip(slots, words, strict=True)}
-        notes = self._prepared.notes
-        return compose(self._layout, tops, step=self._step, alg=self._alg, notes=notes)
+        return {slot.path_bytes: row.tobytes() for slot, row in zip(slots, words, strict=True)}
 
     def _refuse(self) -> None:
         differs = np.asarray(self._roots.differs)

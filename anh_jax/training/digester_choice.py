@@ -8,9 +8,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from anh_jax.digest.digester import Digester, HostDigest
+from anh_jax.digest.frozen import FrozenTops
 from anh_jax.training.exchange import process_exchange
 
 if TYPE_CHECKING:
+    from anh_jax.digest.device import DeviceDigest
     from anh_jax.digest.kernel_choice import KernelChoice
 
 DigesterSetting = Literal["auto", "host", "device"]
@@ -39,10 +41,19 @@ def choose_digester(setting: DigesterSetting, mesh: Mesh, *, alg: str) -> Chosen
 
     place = f"device, {alg}, {'+'.join(platforms)}"
     if alg != "blake3" or platforms == ["cpu"]:  # there are no kernels to choose from
-        return ChosenDigester(DeviceDigest(alg), place)
+        return ChosenDigester(_remembering(DeviceDigest(alg)), place)
     choice = agreed_kernels(mesh.local_devices[0])
     words = f"{place}, {choice.name} kernels" + (f" ({choice.reason})" if choice.reason else "")
-    return ChosenDigester(DeviceDigest(alg, choice.kernels), words)
+    return ChosenDigester(_remembering(DeviceDigest(alg, choice.kernels)), words)
+
+
+def _remembering(digester: "DeviceDigest") -> Digester:
+    """Hash frozen weights once, where one process sees all of the mesh."""
+    from anh_jax.digest.device_frozen import FrozenAside
+
+    if jax.process_count() > 1:
+        return digester
+    return FrozenAside(digester, FrozenTops(digester.alg))
 
 
 def agreed_kernels(device: Any) -> "KernelChoice":
