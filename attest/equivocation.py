@@ -25,11 +25,14 @@ __all__ = [
     "check_row_evidence",
     "encode_evidence",
     "encode_row_evidence",
+    "row_equivocation",
 ]
 
 _KIND = "log equivocation"
 _ROWS_KIND = "row equivocation"
 _MAX_BYTES = 2 * MAX_PROOF_BYTES
+# Room for the rows of a segment of 50,000 steps at least: no fewer show that its root is of others.
+_MAX_ROWS_BYTES = 1 << 28
 
 
 def encode_evidence(first: bytes, second: bytes, proof: RunProof | None) -> bytes:
@@ -86,13 +89,20 @@ def encode_row_evidence(genesis: Envelope, attempt: Envelope, records: Sequence[
     """Write steps and segments of one attempt that cannot all be true, and whose key signed them.
 
     Genesis names the run key, the run key signed the attempt, and the attempt names the worker.
+    Signatures of other hosts are left out.
     """
+    begun = decode_statement(attempt.payload)
+    first = keyid(bytes.fromhex(begun.worker_keys[0])) if isinstance(begun, Attempt) else ""
+    own = [
+        Envelope(r.payload, tuple(s for s in r.signatures if s.keyid == first) or r.signatures)
+        for r in records
+    ]
     return canonical.encode(
         {
             "attempt": base64.b64encode(attempt.to_bytes()).decode(),
             "genesis": base64.b64encode(genesis.to_bytes()).decode(),
             "kind": _ROWS_KIND,
-            "records": [base64.b64encode(record.to_bytes()).decode() for record in records],
+            "records": [base64.b64encode(record.to_bytes()).decode() for record in own],
             "version": 1,
         }
     )
@@ -105,7 +115,7 @@ def check_row_evidence(data: bytes, run: str) -> str:
         FormatError: if the bytes are no such evidence file.
         RefusedError: if the keys did not sign it, or the records can all be true.
     """
-    value = canonical.decode(data, max_bytes=_MAX_BYTES)
+    value = canonical.decode(data, max_bytes=_MAX_ROWS_BYTES)
     names = {"attempt", "genesis", "kind", "records", "version"}
     if not isinstance(value, dict) or value.keys() != names or value["kind"] != _ROWS_KIND:
         raise FormatError("not a file of row equivocation evidence", code="evidence")
@@ -116,6 +126,18 @@ def check_row_evidence(data: bytes, run: str) -> str:
         Envelope.from_bytes(_unbase64(text))
         for text in (value["genesis"], value["attempt"], *listed)
     )
+    return row_equivocation(genesis, attempt, records, run)
+
+
+def row_equivocation(
+    genesis: Envelope, attempt: Envelope, records: Sequence[Envelope], run: str
+) -> str:
+    """Return in words how records of an attempt of `run` (id, hex) contradict each other.
+
+    Raises:
+        FormatError: if the envelopes are no genesis, attempt, steps and segments.
+        RefusedError: if the keys did not sign them, or they can all be true.
+    """
     worker = _first_worker(genesis, attempt, run)
     rows: dict[int, RowMark] = {}
     segments: dict[bytes, Segment] = {}

@@ -15,7 +15,7 @@ from attest.errors import FormatError, RefusedError
 from attest.keys import PrivateKey
 from attest.merkle import Frontier, leaf_hash
 from attest.note import Note
-from attest.one_story import OneStory
+from attest.one_story import OneStory, TwoStories
 from attest.statements import (
     Attempt,
     Audit,
@@ -49,13 +49,29 @@ class ReadableLog(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Hold a signed status, and whom of the runs in it the log shows to have told two stories."""
+
+    envelope: Envelope
+    accused: tuple[TwoStories, ...]
+
+
 def status(log: ReadableLog, contract: str, key: PrivateKey, operator: str) -> Envelope:
+    """Sign the status of a contract, as `watch` does, and return it alone."""
+    return watch(log, contract, key, operator).envelope
+
+
+def watch(log: ReadableLog, contract: str, key: PrivateKey, operator: str) -> Watched:
     """Sign the status of a contract (id, 64 hex digits) as of the newest published checkpoint.
+
+    Of a run whose segments and steps cannot all be true, the segments are listed as conflicts: no
+    proof of that run fits the status, and every other run's still does.
 
     Raises:
         RefusedError: (check `root`) if the entries do not lead to the checkpoint's root, (check
-            `duplicate record`) if the log holds a record twice.
-        EquivocationError: if an attempt's segments and steps cannot all be true.
+            `duplicate record`) if the log holds a record twice, or of signatures, if it holds
+            segments that contradict each other and that nobody signed.
         FormatError: if an entry is no statement.
     """
     head = Checkpoint.from_text(Note.from_bytes(log.published()).text)
@@ -69,7 +85,9 @@ def status(log: ReadableLog, contract: str, key: PrivateKey, operator: str) -> E
             f"{head.size}: the log shows its readers something else than it signs",
             check="root",
         )
-    survey.story.check(log.entries, head.size)
+    accused = survey.story.check(log.entries, head.size)
+    for found in accused:
+        survey.accuse(found)
     statement = Status(
         contract=contract,
         monitor=operator,
@@ -78,7 +96,7 @@ def status(log: ReadableLog, contract: str, key: PrivateKey, operator: str) -> E
         contract_intents=tuple(survey.contract_intents),
         key_events=survey.key_events(),
     )
-    return sign(encode_statement(statement), [key])
+    return Watched(sign(encode_statement(statement), [key]), accused)
 
 
 @dataclass(slots=True)
@@ -97,7 +115,7 @@ class _Survey:
 
     def __init__(self, contract: str) -> None:
         self.contract_intents: list[int] = []
-        self.story = OneStory()
+        self.story = OneStory(contract)
         self._contract = contract
         self._runs: dict[str, _RunIndices] = {}
         self._signers: set[str] = set()
@@ -132,6 +150,11 @@ class _Survey:
             self._list(self._runs[run], index, statement)
         if runs or _contract_of(statement) == self._contract:
             self._signers |= {signature.keyid for signature in envelope.signatures}
+
+    def accuse(self, found: TwoStories) -> None:
+        """List the segments of a run that told two stories among its conflicts."""
+        run = self._runs[found.run]
+        run.conflicts = sorted({*run.conflicts, *found.indices})
 
     def runs(self) -> tuple[RunEntries, ...]:
         """Return the indices by run, in the order of the runs' genesis."""

@@ -147,10 +147,12 @@ def _against(segment: Segment, rows: Mapping[int, RowMark]) -> Contradiction | N
         if step + 1 in rows and rows[step + 1].prev != committed:
             words = f"row {step + 1} follows another than {name} says"
             return Contradiction(words, (segment,), (step + 1,))
-    inside = [rows[step] for step in range(first, last + 1) if step in rows]
-    if len(inside) != last - first + 1 or not (fault := _mismatch(segment, inside)):
+    # A signer may write any number as the last step: this ends with the first row that is missing.
+    steps = range(first, last + 1)
+    if any(step not in rows for step in steps):
         return None
-    return Contradiction(f"{name}: {fault}", (segment,), tuple(range(first, last + 1)))
+    fault = _mismatch(segment, [rows[step] for step in steps])
+    return Contradiction(f"{name}: {fault}", (segment,), tuple(steps)) if fault else None
 
 
 def _mismatch(segment: Segment, rows: Sequence[RowMark]) -> str:

@@ -8,7 +8,7 @@ from attest.contract import Contract
 from attest.errors import EquivocationError
 from attest.keys import PrivateKey
 from attest.log.sequencer import LocalLog
-from attest.monitor import status
+from attest.monitor import watch
 from attest.note import Note
 from attest.statements import ContractStatement, Genesis, Status, decode_statement
 from launch.commands.log import log_folder
@@ -27,12 +27,16 @@ class MonitorName:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """One status that was appended: about which contract, as of which size, at which index."""
+    """One status that was appended: about which contract, as of which size, at which index.
+
+    `accused` are the runs in it that told two stories; their evidence is in files.
+    """
 
     contract: str
     size: int
     index: int
     runs: int
+    accused: tuple[EquivocationError, ...]
 
 
 def monitor_name(directory: Path, key: str | None, operator: str | None) -> MonitorName:
@@ -87,24 +91,21 @@ class StatusLog:
         return any(not isinstance(decode_statement(e.payload), Status) for e in entries)
 
     def sign(self, who: MonitorName) -> list[Signed]:
-        """Append one status for each contract: the run's own, or all that a bare log holds.
-
-        Raises EquivocationError where the log shows that a run told two stories.
-        """
+        """Append one status for each contract: the run's own, or all that a bare log holds."""
         log = self._log
         if self._publishes:
             log.checkpoint()
         size = Checkpoint.from_text(Note.from_bytes(log.published()).text).size
         signed: list[Signed] = []
         for contract in _contracts(self._directory, log, size):
-            try:
-                envelope = status(log, contract, who.key, who.operator)
-            except EquivocationError as error:
-                raise keep_evidence(error, f"{contract}.two-stories") from None
-            said = decode_statement(envelope.payload)
+            watched = watch(log, contract, who.key, who.operator)
+            accused = tuple(
+                keep_evidence(found.error, f"{found.run}.two-stories") for found in watched.accused
+            )
+            said = decode_statement(watched.envelope.payload)
             runs = len(said.runs) if isinstance(said, Status) else 0
-            (index,) = log.append([envelope], keys=[who.key.public])
-            signed.append(Signed(contract, size, index, runs))
+            (index,) = log.append([watched.envelope], keys=[who.key.public])
+            signed.append(Signed(contract, size, index, runs, accused))
         if self._publishes:
             log.checkpoint()
         return signed

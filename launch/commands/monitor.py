@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from launch.output import Form, emit, json_option
+from launch.errors import ExitCode
+from launch.output import Form, emit, json_option, printable
 
 if TYPE_CHECKING:
     from launch.status_log import Signed
@@ -28,7 +29,7 @@ def command(
     key: str | None,
     operator: str | None,
     form: Form,
-) -> None:
+) -> int:
     """Sign what a log holds about a contract.
 
     Reads the whole log of the run directory (or log directory) D, signs a status, and appends it.
@@ -44,9 +45,10 @@ def command(
             size = log.size
             if once or log.news_since(seen):
                 signed = log.sign(who)
-                emit(form, _document(signed), [_line(found) for found in signed])
-            if once:
-                return
+                emit(form, _document(signed), [text for found in signed for text in _lines(found)])
+                if once:
+                    accused = any(found.accused for found in signed)
+                    return ExitCode.EQUIVOCATION if accused else ExitCode.PASSED
             seen = size
             time.sleep(every)
 
@@ -54,15 +56,22 @@ def command(
 def _document(signed: "list[Signed]") -> dict[str, Any]:
     return {
         "statuses": [
-            {"contract": s.contract, "size": s.size, "index": s.index, "runs": s.runs}
+            {
+                "contract": s.contract,
+                "size": s.size,
+                "index": s.index,
+                "runs": s.runs,
+                "twoStories": [str(error) for error in s.accused],
+            }
             for s in signed
         ]
     }
 
 
-def _line(found: "Signed") -> str:
+def _lines(found: "Signed") -> list[str]:
     runs = f"{found.runs} run{'' if found.runs == 1 else 's'}"
-    return (
+    status = (
         f"status of contract {found.contract[:16]}... ({runs}) as of size {found.size:,}, "
         f"logged at index {found.index:,}"
     )
+    return [status, *(printable(f"two stories: {error}") for error in found.accused)]

@@ -1,14 +1,18 @@
 """`anh log fsck` and `anh monitor` on a run's own log."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from attest.assembly import assemble
+from attest.errors import EquivocationError
 from attest.log.sequencer import LocalLog
+from attest.one_story import TwoStories
 from attest.proof import encode_proof
 from attest.statements import Status, decode_statement
+from launch import status_log
 from launch.cli import run
 from launch.commands import monitor as monitor_command
 
@@ -96,6 +100,23 @@ def test_bare_log_gets_a_status_for_each_contract(
     assert run(["monitor", str(bare), *arguments]) == 0
     (found,) = json.loads(capsys.readouterr().out)["statuses"]
     assert found["contract"] == proven.contract().id
+
+
+def test_run_that_told_two_stories_is_named_and_a_status_signed_all_the_same(
+    proven, key_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    honest = status_log.watch
+    lie = TwoStories(proven.run_id, (3,), EquivocationError("two stories", evidence=b"shown"))
+    monkeypatch.setattr(
+        status_log, "watch", lambda *a: dataclasses.replace(honest(*a), accused=(lie,))
+    )
+    before = len(proven.envelopes)
+    assert run(["monitor", str(proven.root), "--once", "--json"]) == 3
+    (found,) = json.loads(capsys.readouterr().out)["statuses"]
+    assert found["index"] == before and newest(proven).runs[0].run == proven.run_id
+    evidence = key_home.parent / "evidence" / f"{proven.run_id}.two-stories.json"
+    assert str(evidence) in found["twoStories"][0]
+    assert evidence.read_bytes() == b"shown"
 
 
 def test_watching_monitor_signs_again_only_after_growth(

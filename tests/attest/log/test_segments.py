@@ -12,15 +12,15 @@ from attest.attempt_rows import AttemptRows, OtherRowsError
 from attest.checkpoint import Checkpoint, sign_checkpoint
 from attest.envelope import Envelope, Signature, sign
 from attest.equivocation import check_row_evidence, encode_row_evidence
-from attest.errors import AttestError, EquivocationError, FormatError, RefusedError
+from attest.errors import AttestError, FormatError, RefusedError
 from attest.log.fsck import fsck
 from attest.log.joiner import DivergenceError
 from attest.log.sequencer import LocalLog
 from attest.log.shipper import Progress, Shipper
 from attest.merkle import leaf_hash, tree_root
-from attest.monitor import status
+from attest.monitor import Watched, watch
 from attest.segment import segment_file
-from attest.statements import Attempt, Segment, Step, decode_statement
+from attest.statements import Attempt, Segment, Status, Step, decode_statement
 from attest.step_file import StepFile
 
 
@@ -413,32 +413,79 @@ class Shown:
         return iter(self.envelopes[start:stop])
 
 
-def monitored(run: Run, *records: Envelope) -> Envelope:
+def monitored(run: Run, *records: Envelope, contract: str = "") -> Watched:
     trainer = run.trainer
     shown = Shown(run.lab, trainer.published, trainer.genesis, trainer.attempts[1], *records)
-    return status(shown, trainer.contract.id, run.lab.key("watch"), "watchers")
+    return watch(shown, contract or trainer.contract.id, run.lab.key("watch"), "watchers")
+
+
+def conflicts(watched: Watched) -> dict[str, tuple[int, ...]]:
+    said = decode_statement(watched.envelope.payload)
+    assert isinstance(said, Status)
+    return {entries.run: entries.conflicts for entries in said.runs}
 
 
 def test_monitor_signs_for_one_story(run: Run) -> None:
     rows = run.trainer.train(1, 1, 8)
-    monitored(run, run.trainer.segment(1, 1, 4), *rows, run.trainer.segment(1, 5, 8))
+    records = [run.trainer.segment(1, 1, 4), *rows, run.trainer.segment(1, 5, 8)]
+    watched = monitored(run, *records)
+    assert watched.accused == () and conflicts(watched) == {run.trainer.run: ()}
 
 
 @pytest.mark.parametrize("kind", ["segments", "steps inside", "step at the end"])
-def test_monitor_shows_two_stories_and_signs_nothing(run: Run, kind: str) -> None:
+def test_monitor_shows_two_stories_and_lists_them_as_conflicts(run: Run, kind: str) -> None:
     trainer = run.trainer
     rows = trainer.train(1, 1, 8)
     honest = trainer.segment(1, 1, 4)
     if kind == "segments":
-        records = [honest, trainer.segment(1, 4, 8)]
+        records, places = [honest, trainer.segment(1, 4, 8)], (3, 4)
     elif kind == "steps inside":
-        records = [*rows, trainer.segment(1, 1, 4, rows_root=run.lab.digest("other"))]
+        lie = trainer.segment(1, 1, 4, rows_root=run.lab.digest("other"))
+        records, places = [*rows, lie], (11,)
     else:
-        records = [honest, trainer.step(1, 4, loss="-0x0.0p+0")]
-    with pytest.raises(EquivocationError, match="tells two stories") as caught:
-        monitored(run, *records)
-    assert isinstance(caught.value.evidence, bytes)
-    assert check_row_evidence(caught.value.evidence, trainer.run)
+        records, places = [honest, trainer.step(1, 4, loss="-0x0.0p+0")], (3,)
+    watched = monitored(run, *records)
+    (found,) = watched.accused
+    assert found.run == trainer.run and "tells two stories" in str(found.error)
+    assert isinstance(found.error.evidence, bytes)
+    assert check_row_evidence(found.error.evidence, trainer.run)
+    assert conflicts(watched) == {trainer.run: places}
+
+
+@pytest.mark.parametrize("steps", [100, 7], ids=["this contract", "another contract"])
+def test_lying_run_of_a_stranger_costs_no_other_run_its_status(
+    run: Run, log: LocalLog, steps: int
+) -> None:
+    trainer, lab = run.trainer, run.lab
+    liar = lab.Lab(name="liar", steps=steps)
+    log.append([*trainer.opening(), *trainer.train(1, 1, 3)], keys=[trainer.author])
+    log.append(liar.opening())
+    # Every one of these is admitted: a log sees the end of a segment's rows and no more.
+    log.append([*liar.train(1, 1, 4), liar.segment(1, 1, 4, rows_root=lab.digest("other"))])
+    log.checkpoint()
+    watched = watch(log, trainer.contract.id, lab.key("watch"), "watchers")
+    listed = conflicts(watched)
+    assert listed.pop(trainer.run) == ()
+    assert listed == ({liar.run: (log.size - 1,)} if steps == 100 else {})
+    assert [found.run for found in watched.accused] == list(listed)
+
+
+def test_segment_of_more_steps_than_anybody_counts_holds_no_reader_up(run: Run) -> None:
+    rows = run.trainer.train(1, 1, 2)
+    endless = run.trainer.segment(1, 1, 2)
+    statement = decode_statement(endless.payload)
+    assert isinstance(statement, Segment)
+    name = run.trainer.worker_names(1)[0]
+    endless = run.lab.signed(replace(statement, last=2**53 - 1), name)
+    assert monitored(run, *rows, endless).accused == ()
+
+
+def test_evidence_of_a_long_segment_can_be_checked(run: Run) -> None:
+    trainer = run.trainer
+    rows = trainer.train(1, 1, 1500)
+    lie = trainer.segment(1, 1, 1500, rows_root=run.lab.digest("other"))
+    words = "its rows have another root"
+    assert words in check_row_evidence(told(run, lie, *rows), trainer.run)
 
 
 def test_monitor_accuses_nobody_by_records_that_nobody_signed(run: Run) -> None:
