@@ -13,6 +13,7 @@ import numpy as np
 from blake3 import blake3
 from reporting import Report, Spread
 
+from anh_jax.digest.device import DeviceDigest
 from anh_jax.digest.frozen import FrozenTops
 from anh_jax.digest.host import tree_digest
 from attest.digest_tree import tile_grid
@@ -32,7 +33,26 @@ class Implementation:
 
 def implementations() -> list[Implementation]:
     """List what is compared on the tree of many tensors; the first is the one to be equal to."""
-    return [Implementation("host", lambda tree, step: tree_digest(tree, step=step).root, lambda: 0)]
+    compiled: list[str] = []
+
+    def note(event: str, duration: float, **unused: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    device = DeviceDigest()
+
+    def on_devices(tree: Any, step: int) -> bytes:
+        compiled.clear()
+        root = device.start(tree, step=step).result().root
+        programs.append(len(compiled))
+        return root
+
+    programs: list[int] = []
+    return [
+        Implementation("host", lambda tree, step: tree_digest(tree, step=step).root, lambda: 0),
+        Implementation("device", on_devices, lambda: sum(programs)),
+    ]
 
 
 def compare_trees(rounds: int, report: Report) -> None:
