@@ -154,20 +154,23 @@ class Auditor:
                 words = f"attempt {stale.attempt}, off the line: {beside.words}"
                 result = graver(result, dataclasses.replace(beside, words=words))
         if signed.row.state_root is None:
-            return self._until_committed(result)
+            return self._until_committed(before, result)
         if judged.after is not None:
             self._replay.go_on_from(Reached(step, judged.after))
         return result
 
-    def _until_committed(self, result: StepResult) -> StepResult:
-        """Go on to the next committed state: before it nothing says what the step's update gave."""
+    def _until_committed(self, before: Reached, result: StepResult) -> StepResult:
+        """Go on to the next committed state: before it nothing says what the step's update gave.
+
+        That state may lie here, in a training checkpoint: what matters is that the step leads there.
+        """
         if result.step <= self._linked:
             return result
         rows = self._transcript.line.rows[result.step :]
         following = next((s.row.step for s in rows if s.row.state_root is not None), None)
         if following is None or result.outcome != "pass":
             return result
-        reached = self._replay.state(following)
+        reached = self._replay.follow(before, following)
         if isinstance(reached, Reached):
             # Every step up to there was taken on the way, and led to what is committed.
             self._linked = following

@@ -78,6 +78,13 @@ class Replay:
             "committed one"
         )
 
+    def follow(self, start: Reached, step: int) -> Reached | Unreached:
+        """Return the state after `step` steps, every one taken from `start` on, whatever lies here.
+
+        The buffers of `start` are given away.
+        """
+        return self._forward(start, step)
+
     def go_on_from(self, reached: Reached) -> None:
         """Take a state that was found to be the committed one as the next start."""
         self._running = reached
@@ -116,7 +123,9 @@ class Replay:
         if self._root(state, step) == committed:
             self._running = Reached(step, state)
             return self._running
-        again = next((s for s in map(self._start, self._origins(step)) if s is not None), None)
+        # Not from a later state: what is looked for lies on the way from `start`.
+        origins = self._origins(start.step)
+        again = next((s for s in map(self._start, origins) if s is not None), None)
         if again is None:
             return Unreached(f"state {step} cannot be produced: it came out otherwise, once")
         return self._watched(again, step)

@@ -115,3 +115,14 @@ def test_bad_step_just_before_a_digest_is_refuted_by_it(workshop, trainers, audi
     before, bad = audited(run, 12, 14).results
     assert (before.outcome, bad.outcome) == ("refuted", "refuted")
     assert before.words.startswith("step 14, after it: state root")
+
+
+@pytest.mark.parametrize("bad", [13, 16], ids=["between two digests", "at the digest"])
+def test_training_checkpoint_at_the_next_digest_stands_for_no_step_before_it(
+    workshop, trainers, audited, bad: int
+) -> None:
+    # Digests and training checkpoints fall on the same steps, as `auto` lets them.
+    fault = trainers.LargerRate(1.0001, step=bad)
+    run = workshop.train(workshop.new_run("attest.digest=every 8"), fault)
+    first, other = audited(run, 13, 15).results
+    assert first.outcome == "refuted" and other.outcome != "pass"
