@@ -14,7 +14,14 @@ from attest.keys import keyid
 from attest.segment import CHECK, RowMark, check_rows, contradiction, mark_of
 from attest.statements import Attempt, Segment, Step, decode_statement
 
-__all__ = ["AttemptRows", "OtherRowsError"]
+__all__ = ["AttemptRows", "OtherRowsError", "RowsWithheldError"]
+
+
+class RowsWithheldError(RefusedError):
+    """Report that rows are not at hand: lost, damaged, or never shown. That refutes nobody."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, check=CHECK)
 
 
 class OtherRowsError(RefusedError):
@@ -45,15 +52,15 @@ class AttemptRows:
         """Return the rows that the next segment commits, each under all hosts' signatures.
 
         Raises:
-            RefusedError: (check `segment rows`) where a row is missing, not signed by a host, or
-                not what another host signed; an `OtherRowsError` where the hosts signed them all
-                and the segment commits others.
+            RefusedError: (check `segment rows`) where hosts signed what is no such row; a
+                `RowsWithheldError` where a row is missing or without a host's signature, an
+                `OtherRowsError` where the hosts signed them all and the segment commits others.
         """
         where = f"attempt {self._number}, segment of steps {segment.first} to {segment.last}"
         rows: list[Envelope] = []
         marks: list[RowMark] = []
         for step in range(segment.first, segment.last + 1):
-            rows.append(self._row(f"{where}: step {step}"))
+            rows.append(self._row(f"{where}: step {step}", step))
             marks.append(mark_of(rows[-1]))
         try:
             check_rows(segment, marks)
@@ -65,16 +72,27 @@ class AttemptRows:
             raise OtherRowsError(message, rows=tuple(rows)) from None
         return tuple(rows)
 
-    def _row(self, where: str) -> Envelope:
+    def _row(self, where: str, step: int) -> Envelope:
         signed = [self._signed(path, keys, lines, where) for path, keys, lines in self._hosts]
         first = signed[0]
+        for row, (path, _, _) in zip(signed, self._hosts, strict=True):
+            found = self._step(row, where)
+            if found != step:
+                raise RowsWithheldError(f"{where}: {path.name} has step {found} in its place")
         if any(row.payload != first.payload for row in signed):
             raise RefusedError(f"{where}: hosts signed different rows", check=CHECK)
-        statement = decode_statement(first.payload)
-        if not isinstance(statement, Step) or statement.attempt != self._record:
-            raise RefusedError(f"{where}: no row of this attempt", check=CHECK)
         signatures = (row.signatures[0] for row in signed)
         return Envelope(first.payload, tuple(sorted(signatures, key=lambda s: s.keyid)))
+
+    def _step(self, signed: Envelope, where: str) -> int:
+        """Return the step of a row that a host signed for this attempt."""
+        try:
+            statement = decode_statement(signed.payload)
+        except AttestError as error:
+            raise RefusedError(f"{where}: no row, though signed: {error}", check=CHECK) from None
+        if not isinstance(statement, Step) or statement.attempt != self._record:
+            raise RefusedError(f"{where}: no row of this attempt", check=CHECK)
+        return statement.row.step
 
     def _signed(
         self, path: Path, keys: Mapping[str, bytes], lines: Iterator[Envelope], where: str
@@ -85,7 +103,7 @@ class AttemptRows:
             if envelope is not None:
                 verify_signatures(envelope, keys)
         except AttestError as error:
-            raise RefusedError(f"{where}: {path.name}: {error}", check=CHECK) from None
+            raise RowsWithheldError(f"{where}: {path.name}: {error}") from None
         if envelope is None:
-            raise RefusedError(f"{where}: {path.name} ends before it", check=CHECK)
+            raise RowsWithheldError(f"{where}: {path.name} ends before it")
         return envelope

@@ -105,7 +105,8 @@ class Auditor:
                 results.append(self._step(step))
                 self._refuted |= {step} if results[-1].outcome == "refuted" else set()
             else:
-                results.append(StepResult(step, "withheld", f"the line is broken: {line.words}"))
+                what = "broken" if line.verdict == "fail" else "not at hand"
+                results.append(StepResult(step, "withheld", f"the line is {what}: {line.words}"))
             clocks.append(time.perf_counter())
             if progress is not None:
                 progress(results[-1], len(results))
@@ -162,7 +163,7 @@ class Auditor:
     def _until_committed(self, before: Reached, result: StepResult) -> StepResult:
         """Go on to the next committed state: before it nothing says what the step's update gave.
 
-        That state may lie here, in a training checkpoint: what matters is that the step leads there.
+        A training checkpoint may hold that state; what counts is that the step leads there.
         """
         if result.step <= self._linked:
             return result

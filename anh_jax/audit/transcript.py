@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from anh_jax.errors import AnhError
 from anh_jax.line import BrokenLineError, Line, SignedRow, line_of
+from attest.attempt_rows import RowsWithheldError
 from attest.envelope import Envelope
 from attest.errors import RefusedError
 from attest.statements import Attempt, Final, Genesis, Segment, Step, decode_statement
@@ -22,7 +23,8 @@ RowsOf = Callable[[Attempt, Envelope], Sequence[Envelope]]
 class Transcript:
     """A closed run: its statements by kind, and the line of rows that its final record closes.
 
-    `attempts` are by number. `fault` says why the rows form no line; `line` is empty then.
+    `attempts` are by number. `fault` says why the rows form no line, `missing` why some of them
+    are not at hand, which refutes nothing; `line` is empty then.
     """
 
     run: str
@@ -32,6 +34,7 @@ class Transcript:
     final: Final
     final_record: str
     fault: str
+    missing: str = ""
 
     def state_root(self, step: int) -> str | None:
         """Return the committed digest of the state after a step; None where the policy skips it."""
@@ -49,8 +52,8 @@ def read_transcript(
 ) -> Transcript:
     """Read the statements of one run (its id, hex), in any order; others are passed over.
 
-    `rows_of` finds the rows of segments; a segment whose rows cannot be shown is a fault. Raises
-    AnhError where the run has no genesis or no final record among them, or two.
+    `rows_of` finds the rows of segments. Raises AnhError where the run has no genesis or no final
+    record among them, or two.
     """
     genesis: list[Genesis] = []
     finals: dict[str, Final] = {}
@@ -74,7 +77,7 @@ def read_transcript(
                 continue
     if not genesis or len(finals) != 1:
         raise AnhError(f"run {run[:16]}: no genesis or no single final record; the run is not over")
-    missing = _add_rows(steps, segments, attempts, rows_of)
+    refusal = _add_rows(steps, segments, attempts, rows_of)
     rows = _rows(steps, attempts)
     line = Line(run=bytes.fromhex(run), rows=(), stale=(), divergences=())
     fault = "" if rows else "no row is signed"
@@ -82,8 +85,11 @@ def read_transcript(
         line = line_of(rows, run_id=bytes.fromhex(run))
     except BrokenLineError as error:
         fault = error.fault
-    if missing:
-        fault, line = missing, Line(run=line.run, rows=(), stale=(), divergences=())
+    missing = ""
+    if refusal is not None:
+        line = Line(run=line.run, rows=(), stale=(), divergences=())
+        withheld = isinstance(refusal, RowsWithheldError)
+        fault, missing = ("", str(refusal)) if withheld else (str(refusal), "")
     ((record, final),) = finals.items()
     return Transcript(
         run=run,
@@ -93,6 +99,7 @@ def read_transcript(
         final=final,
         final_record=record,
         fault=fault,
+        missing=missing,
     )
 
 
@@ -101,8 +108,8 @@ def _add_rows(
     segments: Iterable[Envelope],
     attempts: Mapping[str, Attempt],
     rows_of: RowsOf | None,
-) -> str:
-    """Add the rows of segments to the steps; return why some of them cannot be, "" where all can.
+) -> RefusedError | None:
+    """Add the rows of segments to the steps; return why some of them cannot be, None if all can.
 
     A row that the log holds as a step too is not added again.
     """
@@ -112,13 +119,13 @@ def _add_rows(
         if not isinstance(statement, Segment) or statement.attempt not in attempts:
             continue
         if rows_of is None:
-            return "the log holds segments, and their rows are not at hand"
+            return RowsWithheldError("the log holds segments, and their rows are not at hand")
         try:
             found = rows_of(attempts[statement.attempt], envelope)
         except RefusedError as error:
-            return str(error)
+            return error
         steps.extend(row for row in found if row.record_hash() not in known)
-    return ""
+    return None
 
 
 def _rows(steps: Iterable[Envelope], attempts: Mapping[str, Attempt]) -> list[SignedRow]:

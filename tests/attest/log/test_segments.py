@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from attest.attempt_rows import AttemptRows, OtherRowsError
+from attest.attempt_rows import AttemptRows, OtherRowsError, RowsWithheldError
 from attest.checkpoint import Checkpoint, sign_checkpoint
 from attest.envelope import Envelope, Signature, sign
 from attest.equivocation import check_row_evidence, encode_row_evidence
@@ -238,6 +238,11 @@ DAMAGE: dict[str, Callable[[Run], None]] = {
     "another host's key": lambda run: (run.steps / "1-1.jsonl").write_bytes(
         (run.steps / "1-0.jsonl").read_bytes()
     ),
+    "a signed line that is no row": lambda run: changed_line(
+        run.steps / "1-0.jsonl",
+        2,
+        lambda old: sign(b"no statement", [run.lab.key(run.trainer.worker_names(1)[0])]),
+    ),
     "hosts that went apart": lambda run: changed_line(
         run.steps / "1-1.jsonl",
         2,
@@ -246,18 +251,19 @@ DAMAGE: dict[str, Callable[[Run], None]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
-def test_rows_that_are_missing_or_not_signed_are_refused(
-    run: Run, damage: Callable[[Run], None]
-) -> None:
+@pytest.mark.parametrize("name", DAMAGE)
+def test_rows_that_are_missing_or_not_signed_are_refused(run: Run, name: str) -> None:
     run.train(1, 1, 4)
     segment = run.cut(1, 1, 4)
-    damage(run)
+    DAMAGE[name](run)
     with pytest.raises(RefusedError) as refusal:
         take(run, segment)
     assert refusal.value.check == "segment rows"
     assert "segment of steps 1 to 4" in str(refusal.value) and "\n" not in str(refusal.value)
     assert not isinstance(refusal.value, OtherRowsError)
+    # A damaged disk accuses nobody; what two hosts signed does.
+    lost = name not in ("hosts that went apart", "a signed line that is no row")
+    assert isinstance(refusal.value, RowsWithheldError) == lost
 
 
 def test_rows_of_another_attempt_are_refused(run: Run) -> None:
