@@ -107,7 +107,8 @@ class OwnRun:
         """Sign one step: `gradient` and `loss` are sums over the batch, `state` the state after it.
 
         `state` has the contract's `parameters` and `optimizer`; `key` and `step` are filled in.
-        Raises AnhError for a step out of order or a tree that is not the contract's.
+        Raises AnhError for a step out of order or a tree that is not the contract's, and where the
+        disk fails; a step that was signed all the same is not taken twice.
         """
         if step != self._taken + 1:
             raise AnhError(f"step {step}: step {self._taken + 1} comes next; sign steps in order")
@@ -136,12 +137,14 @@ class OwnRun:
             seconds=now - self._clock,
         )
         self._clock = now
-        self._attestation.after_step(completed)
+        # Where this fails, nothing is signed, and the caller may free the disk and try again; from
+        # here on a second call would sign the step twice, which no honest key does.
         self._retained.save(step, outputs, moved)
-        self._checkpointing.after_step(completed)
-        self._metrics.after_step(completed)
         self._taken = step
         self._state = moved
+        self._attestation.after_step(completed)
+        self._checkpointing.after_step(completed)
+        self._metrics.after_step(completed)
 
     def finish(self) -> Path:
         """Export the weights, evaluate the hold-out set, sign `final`; return the directory."""

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 import anh_jax.own_loop as own_loop
+from anh_jax.errors import AnhError
 from anh_jax.experiment import load_experiment
+from anh_jax.line import signed_rows
 from anh_jax.run_directory import RunDirectory
 
 STEP = 10
@@ -202,3 +204,29 @@ def test_training_checkpoints_are_kept_by_the_configured_cadence(own: RunDirecto
         "step_24",
         "step_8",
     ]
+
+
+@pytest.mark.parametrize("part", ["_retained.save", "_checkpointing.after_step"])
+def test_step_that_is_tried_again_after_a_full_disk_is_signed_once(
+    loop: Run, trainers: Any, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    honest = own_loop.OwnRun.step
+
+    def twice(run: Any, step: int, **told: Any) -> None:
+        def full(*unused: Any) -> None:
+            raise AnhError("disk full")
+
+        owner, name = part.split(".")
+        if step == STEP:
+            with monkeypatch.context() as patch, pytest.raises(AnhError, match="disk full"):
+                patch.setattr(getattr(run, owner), name, full)
+                honest(run, step, **told)
+            if owner == "_checkpointing":
+                with pytest.raises(AnhError, match="sign steps in order"):
+                    honest(run, step, **told)
+                return
+        honest(run, step, **told)
+
+    monkeypatch.setattr(own_loop.OwnRun, "step", twice)
+    run = loop()  # its last act is to walk the line
+    assert [signed.row.step for signed in signed_rows(run)] == list(range(1, trainers.STEPS + 1))
