@@ -85,7 +85,7 @@ def assemble(
     omissions were not checked. `status_checkpoint` is the cosigned checkpoint at the status's size,
     needed if other records than the status itself were logged after it. `sizes` are those of
     checkpoints that readers remember. `preferred` are the keyids whose records matter most to the
-    readers, should not all fit.
+    readers, should not all fit, and the first to be taken for the contract's author.
 
     Raises:
         InputError: if the log does not hold the run's contract, genesis and final record.
@@ -93,7 +93,7 @@ def assemble(
     """
     size = Checkpoint.from_text(Note.from_bytes(checkpoint).text).size
     found = _scan(log, run, size)
-    records, others = _own(log, found, run)
+    records, others = _own(log, found, run, preferred)
     status = _newest(found.statuses, [*records, *others])
     shown = {s for s in sizes if 0 < s < size}
     if status is None:
@@ -186,7 +186,9 @@ def _records(log: LogReader, size: int) -> Iterator[ProofRecord]:
             yield ProofRecord.read(index, envelope)
 
 
-def _own(log: LogReader, found: _Found, run: str) -> tuple[list[ProofRecord], list[ProofRecord]]:
+def _own(
+    log: LogReader, found: _Found, run: str, preferred: Collection[str]
+) -> tuple[list[ProofRecord], list[ProofRecord]]:
     """Return the run's own records, and what others say of it."""
     genesis = found.genesis
     final = next((r for r in found.records if _is_final(r, run)), None)
@@ -194,9 +196,9 @@ def _own(log: LogReader, found: _Found, run: str) -> tuple[list[ProofRecord], li
         missing = "genesis" if genesis is None else "final record"
         raise InputError(f"the log's checkpoint does not cover the {missing} of run {run}")
     contract_id = cast(Genesis, genesis.statement).contract
-    contract = next(
-        (r for r in found.contracts if r.statement.subjects()[0].digest == contract_id), None
-    )
+    # Anybody may publish the same contract under another name, and earlier.
+    published = [r for r in found.contracts if r.statement.subjects()[0].digest == contract_id]
+    contract = min(published, key=lambda r: r.signer not in preferred, default=None)
     if contract is None:
         raise InputError(f"the log does not hold contract {contract_id}")
     found.statuses = [

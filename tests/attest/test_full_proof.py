@@ -9,7 +9,7 @@ import pytest
 from attest.errors import RefusedError
 from attest.level import Level
 from attest.proof import FULL_PROOF_BYTES, MAX_PROOF_BYTES, RunProof, encode_proof
-from attest.statements import Audit, Intent
+from attest.statements import Audit, ContractStatement, Intent
 from attest.trust import Requirement
 
 STRANGERS = 420
@@ -178,3 +178,14 @@ def test_stranger_who_writes_the_type_of_a_step_leaves_the_proof_whole(
     story.tell_audit("stranger", sources=(), environment={"predicateType": words, "note": words})
     story.tell_status()
     assert story.verify().level is Level.SAMPLED
+
+
+def test_stranger_who_publishes_the_contract_first_is_not_its_author(tale: ModuleType) -> None:
+    story = tale.Story()
+    story.contract = tale.contract(story.steps)
+    story.add("front", ContractStatement("stranger", story.contract), "stranger")
+    story.open()
+    story.tell_final()
+    story.tell_status()
+    proof = story.proof(preferred=keyids(tale, "owner", "lab"))
+    assert story.verify(proof, policy=replace(tale.policy(), require=Requirement(Level.LOGGED)))
