@@ -77,13 +77,13 @@ class TrainingCheckpoints:
         )
         try:
             found: Any = self._manager.restore(step, args=items)
-        except (ValueError, FileNotFoundError, KeyError) as error:
-            first = str(error).splitlines()[0][:200]
+            position = Position(row=found.position["row"], record=found.position["record"])
+        except Exception as error:  # damaged arrays are told by `Exception` itself
+            first = next(iter(str(error).splitlines()), repr(error))[:200]
             raise AnhError(
                 f"{self._folder}: the training checkpoint of step {step} cannot be read ({first}); "
                 "remove its folder to resume from the one before it"
             ) from error
-        position = Position(row=found.position["row"], record=found.position["record"])
         return RestoredState(step=step, state=_typed_keys(found.state, abstract), position=position)
 
     def wait(self) -> None:

@@ -8,6 +8,7 @@ from anh_jax.audit.benches import Benches
 from anh_jax.audit.kept_states import KeptStates
 from anh_jax.audit.replay import Reached, Replay, Unreached
 from anh_jax.digest.host import tree_digest
+from anh_jax.run_directory import RunDirectory
 from anh_jax.training.checkpoints import TrainingCheckpoints
 
 
@@ -76,6 +77,24 @@ def test_training_checkpoint_that_is_not_the_committed_state_is_no_start(
     states = replay(run)
     assert isinstance(states.state(10), Reached)
     assert states.notes == ["the training checkpoint of step 8 is not the committed state"]
+
+
+@pytest.mark.parametrize("what", ["arrays", "place"])
+def test_training_checkpoint_with_damaged_files_is_no_start_and_is_said_to(
+    honest, trainers, audited, tmp_path, what: str
+) -> None:
+    shutil.copytree(honest.root, tmp_path / "run")
+    run = RunDirectory.open(tmp_path / "run")
+    saved = run.checkpoints / "step_8"
+    if what == "place":
+        (saved / "position" / "metadata").write_text("[]")
+    else:
+        data = [path for path in (saved / "state").glob("**/d/*") if path.is_file()]
+        largest = max(data, key=lambda path: path.stat().st_size)
+        largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    found = audited(run, 10)
+    assert trainers.only(found).outcome == "pass"
+    assert any("the training checkpoint of step 8 cannot be read" in note for note in found.notes)
 
 
 def test_way_over_a_step_that_does_not_hold_is_named(cheat, trainers, replay) -> None:
