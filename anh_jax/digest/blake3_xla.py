@@ -5,6 +5,7 @@ Full chunks go through one kernel, whatever message they belong to; the last chu
 or its only one, through a form that takes each lane's own length.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from anh_jax.digest.block_cut import BlockCut
 from anh_jax.digest.kernels import (
     BLOCK_BYTES,
     CHUNK_BYTES,
@@ -62,6 +64,11 @@ class Blake3:
         """Return how many merges keep the backend busy."""
         return self.kernels.lanes
 
+    @property
+    def reads_in_place(self) -> bool:
+        """Return whether the kernels read tensors where they lie."""
+        return self.kernels.tensor_chunks is not None
+
     def blocks(self, length: int) -> int:
         """Return the blocks of a chunk of `length` bytes; an empty one has one block."""
         return max(1, -(-length // BLOCK_BYTES))
@@ -69,6 +76,15 @@ class Blake3:
     def full(self, words: jax.Array, counters: jax.Array) -> jax.Array:
         """Hash full chunks uint32[n, 256] to chaining values uint32[n, 8]."""
         return self.kernels.chunks(words, counters, jnp.asarray(self.tiles.key), self.tiles.flags)
+
+    def full_in_place(
+        self, tensors: Sequence[jax.Array], cut: BlockCut, first: jax.Array
+    ) -> jax.Array:
+        """Hash the full chunks of tensors where they lie to chaining values uint32[n, 8]."""
+        if self.kernels.tensor_chunks is None:
+            raise NotImplementedError("these kernels read no tensors where they lie")
+        key = jnp.asarray(self.tiles.key)
+        return self.kernels.tensor_chunks(tensors, cut, first, key, self.tiles.flags)
 
     def last(
         self, words: jax.Array, lengths: jax.Array, counters: jax.Array, whole: jax.Array

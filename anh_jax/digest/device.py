@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from anh_jax.digest.blake3_xla import blake3_tiles
 from anh_jax.digest.compose import TreeDigest, compose
-from anh_jax.digest.device_plan import DevicePlan, TreeHash, cut_tensor, make_plan
+from anh_jax.digest.device_plan import DevicePlan, TreeHash, make_plan
 from anh_jax.digest.device_program import DeviceRoots, Program, make_program
 from anh_jax.digest.exchange import ReplicaError
 from anh_jax.digest.kernels import Kernels, xla_kernels
@@ -18,6 +18,7 @@ from anh_jax.digest.layout import LaidOut, Layout, lay_out
 from anh_jax.digest.placement import place
 from anh_jax.digest.sha256_xla import sha256_tiles
 from anh_jax.digest.sources import Source, bring, choose_mesh, find_source
+from anh_jax.digest.tensor_cut import cut_tensor
 from anh_jax.errors import AnhError
 from attest.digest_tree import ALGORITHMS, MAX_STEP, path_text, refuse_algorithm
 from attest.errors import AttestError

@@ -5,8 +5,8 @@ compiled program, the same on every device: all devices hold blocks of equal sha
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import jax
@@ -20,11 +20,17 @@ from anh_jax.digest.gathering import (
     plan_gathers,
     tile_order,
 )
-from anh_jax.digest.leaves import LeafBatch, LeafHash, LeafOperands, Messages, lay_leaves
+from anh_jax.digest.in_place import InPlace, in_place_batches
+from anh_jax.digest.leaves import (
+    LeafBatch,
+    LeafHash,
+    LeafOperands,
+    Messages,
+    lay_leaves,
+)
 from anh_jax.digest.merge_list import MergeLevels, Rows, merge_chunks, merge_nodes
-from anh_jax.digest.placement import Placement, PrimeMesh
-from attest.digest_tree import merge_axes, tile_dims
-from attest.tensor_header import TensorHeader
+from anh_jax.digest.placement import PrimeMesh
+from anh_jax.digest.tensor_cut import TensorCut
 
 # Tiles are cut, copied in their order and hashed batch after batch: the copies of two batches are
 # the temporary memory of a digest, about a third of a large state (measured on CPU). Each batch is
@@ -39,6 +45,11 @@ class TreeHash(LeafHash, Protocol):
     @property
     def lanes(self) -> int:
         """Return how many merges keep the backend busy."""
+        ...
+
+    @property
+    def reads_in_place(self) -> bool:
+        """Return whether there is a `full_in_place`."""
         ...
 
     def merge(self, words: jax.Array, kind: jax.Array) -> jax.Array:
@@ -77,64 +88,38 @@ jax.tree_util.register_dataclass(Operands)
 
 
 @dataclass(frozen=True, slots=True)
-class TensorCut:
-    """Say how a tensor is cut: `tile` is a tile's shape, `grid` the tiles of one block.
-
-    `local` merges of `axes` lie within a block; `subtrees` is the grid of what they leave there.
-    """
-
-    header: TensorHeader
-    placement: Placement
-    parts: tuple[int, ...]
-    tile: tuple[int, ...]
-    grid: tuple[int, ...]
-    axes: tuple[int, ...]
-    local: int
-    subtrees: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class DevicePlan:
-    """Hold what the program of one tree is made from."""
+    """Hold what the program of one tree is made from.
+
+    `in_place` says of each batch how its tensors are read where they lie, or None: it is copied.
+    """
 
     mesh: PrimeMesh
     tensors: tuple[TensorCut, ...]
     batches: tuple[tuple[Piece, ...], ...]
+    in_place: tuple[InPlace | None, ...]
     leaves: tuple[LeafBatch, ...]
     gathers: tuple[Gather, ...]
     operands: Any
 
 
-def cut_tensor(mesh: PrimeMesh, header: TensorHeader, placement: Placement) -> TensorCut:
-    """Describe a tensor's cut; the axes of its placement may be more than those of its header."""
-    rank = len(header.dims)
-    parts = mesh.parts(placement.cut)[:rank]
-    axes = merge_axes(header.grid)
-    remaining, local = list(header.grid), 0
-    while local < len(axes) and remaining[axes[local]] > parts[axes[local]]:
-        remaining[axes[local]] //= 2
-        local += 1
-    return TensorCut(
-        header=header,
-        placement=placement,
-        parts=parts,
-        tile=tile_dims(header.dims, header.grid),
-        grid=tuple(count // part for count, part in zip(header.grid, parts, strict=True)),
-        axes=axes,
-        local=local,
-        subtrees=tuple(count // part for count, part in zip(remaining, parts, strict=True)),
-    )
-
-
 def make_plan(tree_hash: TreeHash, mesh: PrimeMesh, tensors: Sequence[TensorCut]) -> DevicePlan:
     """Plan the digest of tensors whose cuts are known."""
-    batches = _batches(tensors)
+    read = in_place_batches(mesh, tensors) if tree_hash.reads_in_place else []
+    whole = [tuple(_pieces(i, tensors[i], 1)[0] for i in members) for _, members in read]
+    copied = _batches(tensors, {piece.tensor for pieces in whole for piece in pieces})
+    batches = (*copied, *whole)
+    in_place = (*[None] * len(copied), *[how for how, _ in read])
     leaves: list[LeafBatch] = []
     rows = 0
-    for pieces in batches:
+    for pieces, how in zip(batches, in_place, strict=True):
         messages = [Messages(p.tiles, tensors[p.tensor].header.tile_bytes) for p in pieces]
-        leaves.append(lay_leaves(tree_hash, messages, rows))
-        rows += leaves[-1].rows
+        batch = lay_leaves(tree_hash, messages, rows)
+        if how is not None:  # a chunk's place follows from its lane
+            counted = replace(batch.operands, counters=batch.operands.counters[:0])
+            batch = replace(batch, operands=counted)
+        leaves.append(batch)
+        rows += batch.rows
     levels = MergeLevels(rows)
     subtrees = _merge_local(levels, tensors, _leaf_rows(batches, leaves, len(tensors)))
     local = levels.finish(tree_hash.lanes)
@@ -155,15 +140,24 @@ def make_plan(tree_hash: TreeHash, mesh: PrimeMesh, tensors: Sequence[TensorCut]
         gathers=tuple(gather.operands for gather in planned.gathers),
         **operands,
     )
-    return DevicePlan(mesh, tuple(tensors), batches, tuple(leaves), planned.gathers, placed)
+    return DevicePlan(
+        mesh=mesh,
+        tensors=tuple(tensors),
+        batches=batches,
+        in_place=in_place,
+        leaves=tuple(leaves),
+        gathers=planned.gathers,
+        operands=placed,
+    )
 
 
-def _batches(tensors: Sequence[TensorCut]) -> tuple[tuple[Piece, ...], ...]:
-    sizes = [math.prod(tensor.grid) * tensor.header.tile_bytes for tensor in tensors]
-    limit = max(_BATCH_BYTES, -(-sum(sizes) // _BATCHES))
-    batches: list[list[Piece]] = [[]]
+def _batches(tensors: Sequence[TensorCut], without: Set[int]) -> tuple[tuple[Piece, ...], ...]:
+    copied = {index: each for index, each in enumerate(tensors) if index not in without}
+    sizes = {i: math.prod(each.grid) * each.header.tile_bytes for i, each in copied.items()}
+    limit = max(_BATCH_BYTES, -(-sum(sizes.values()) // _BATCHES))
+    batches: list[list[Piece]] = [[]] if copied else []
     free = limit
-    for index, tensor in enumerate(tensors):
+    for index, tensor in copied.items():
         for piece in _pieces(index, tensor, -(-sizes[index] // limit)):
             size = piece.tiles * tensor.header.tile_bytes
             if size > free and batches[-1]:

@@ -14,11 +14,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from anh_jax.digest.device_plan import DevicePlan, Operands, Piece, TensorCut, TreeHash
+from anh_jax.digest.device_plan import DevicePlan, Operands, Piece, TreeHash
 from anh_jax.digest.gathering import run_gathers
+from anh_jax.digest.in_place import arriving, hash_in_place
 from anh_jax.digest.leaves import hash_leaves
 from anh_jax.digest.merge_list import run_merges
 from anh_jax.digest.placement import spec
+from anh_jax.digest.tensor_cut import TensorCut
 from anh_jax.digest.tile_words import tile_words
 
 
@@ -55,6 +57,17 @@ def make_program(tree_hash: TreeHash, plan: DevicePlan) -> Program:
     """Return the jitted program of a plan."""
     filled = [index for index, tensor in enumerate(plan.tensors) if math.prod(tensor.header.dims)]
     placements = [plan.tensors[index].placement for index in filled]
+    read = {
+        piece.tensor
+        for pieces, how in zip(plan.batches, plan.in_place, strict=True)
+        if how is not None
+        for piece in pieces
+    }
+    # What is read where it lies is not cut before: a replica's part would be a copy.
+    arrive = [
+        arriving(placement) if index in read else placement.cut
+        for index, placement in zip(filled, placements, strict=True)
+    ]
 
     def hash_on_device(values: Sequence[jax.Array], operands: Operands) -> DeviceRoots:
         blocks = dict(zip(filled, values, strict=True))
@@ -71,7 +84,7 @@ def make_program(tree_hash: TreeHash, plan: DevicePlan) -> Program:
     mapped = jax.shard_map(
         hash_on_device,
         mesh=plan.mesh.mesh,
-        in_specs=([spec(placement.cut) for placement in placements], PartitionSpec()),
+        in_specs=([spec(axes) for axes in arrive], PartitionSpec()),
         out_specs=PartitionSpec(),
         check_vma=False,
     )
@@ -86,7 +99,12 @@ def _hash_batches(
 ) -> jax.Array:
     """Hash the leaves of all tensors, one batch after the other."""
     pool: list[jax.Array] = []
-    for pieces, batch, numbers in zip(plan.batches, plan.leaves, operands.leaves, strict=True):
+    batches = zip(plan.batches, plan.in_place, plan.leaves, operands.leaves, strict=True)
+    for pieces, how, batch, numbers in batches:
+        if how is not None:
+            tensors = [blocks[piece.tensor] for piece in pieces]
+            pool.append(hash_in_place(tree_hash, how, batch, tensors, numbers))
+            continue
         words = [_piece_words(plan.tensors[piece.tensor], piece, blocks) for piece in pieces]
         if pool:
             # A batch waits for the one before, so that their copies share memory. A barrier does

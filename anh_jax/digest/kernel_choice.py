@@ -5,7 +5,7 @@ then be slower, never wrong. So whatever is chosen hashes a known array on the d
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 from blake3 import blake3
 
 from anh_jax.digest.blake3_xla import derive_key_mode, hash_messages
+from anh_jax.digest.in_place_check import failure, find_fault_in_place
 from anh_jax.digest.kernels import CHUNK_BYTES, CHUNK_WORDS, Kernels, xla_kernels
 from anh_jax.errors import AnhError, ConfigError
 
@@ -73,8 +74,9 @@ def checked_kernels(device: Device, *, prefer: Preference = "auto") -> KernelCho
     """Return kernels that have hashed a known array rightly on this device.
 
     With `auto`, Pallas kernels that do not compile or give other bits are left for XLA's, and the
-    choice says why. All processes of a run must come to the same choice: compare `name` before
-    the first collective.
+    choice says why; if only the one that reads tensors where they lie fails, only it is left out.
+    All processes of a run must come to the same choice: compare `name`, and whether there is a
+    `tensor_chunks`, before the first collective.
 
     Raises:
         ConfigError: `pallas` is asked for, and there is none or it fails.
@@ -85,7 +87,12 @@ def checked_kernels(device: Device, *, prefer: Preference = "auto") -> KernelCho
         return _checked_xla(device, None)
     fault = find_fault(lambda: kernels_for(platform, prefer="pallas"), device)
     if fault is None:
-        return KernelChoice(kernels_for(platform, prefer="pallas"), "pallas")
+        kernels = kernels_for(platform, prefer="pallas")
+        slower = find_fault_in_place(kernels, device)
+        if slower is None:
+            return KernelChoice(kernels, "pallas")
+        reason = f"Pallas on {kind}, reading tensors where they lie, {slower}; they are copied"
+        return KernelChoice(replace(kernels, tensor_chunks=None), "pallas", reason)
     if prefer == "pallas":
         raise ConfigError(f"digest kernels: Pallas on {kind} {fault}; choose auto or xla")
     return _checked_xla(device, f"Pallas on {kind} {fault}; XLA hashes, slower")
@@ -104,7 +111,7 @@ def find_fault(build: Build, device: Device) -> str | None:
         digests = np.asarray(jax.jit(hash_rows)(jax.device_put(rows, device)))
     # What a compiler of kernels may raise is not one type; whatever it is, these kernels are out.
     except Exception as error:
-        return f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return failure(error)
     wrong = sum(
         digest.tobytes() != blake3(row.tobytes(), derive_key_context=_CONTEXT).digest()
         for digest, row in zip(digests, rows, strict=True)

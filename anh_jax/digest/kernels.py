@@ -4,18 +4,26 @@ Source: the BLAKE3 paper (O'Connor, Aumasson, Neves, Wilcox-O'Hearn, 2020), sect
 Words are uint32, read little endian from the message.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+if TYPE_CHECKING:
+    from anh_jax.digest.block_cut import BlockCut
+
 # A scalar of the program, known or traced, or one word per lane.
 Word: TypeAlias = jax.Array | np.uint32
+
+# Tensors, their cut, the first block, key and flags, as `Kernels` has them.
+TensorChunks: TypeAlias = Callable[
+    [Sequence[jax.Array], "BlockCut", jax.Array, jax.Array, int], jax.Array
+]
 
 CHUNK_BYTES = 1024
 CHUNK_WORDS = 256
@@ -45,7 +53,7 @@ class Flags(IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """Hold the two operations in which nearly all time of a digest goes; both trace under jit.
+    """Hold the operations in which nearly all time of a digest goes; all trace under jit.
 
     `chunks(words, counters, key, flags) -> values`: the chaining values uint32[n, 8] of n full
     chunks uint32[n, 256], none of which is the root. `counters` uint32[n] are their places in
@@ -56,6 +64,12 @@ class Kernels:
     0, 64 bytes, to uint32[n, 8]. `flags` is a uint32 scalar and may be traced, as may `key`: one
     compiled instance serves every level of a tree.
 
+    `tensor_chunks(tensors, cut, first, key, flags) -> values`, or None where there is none: what
+    `chunks` gives for the full chunks of all tiles of tensors that are cut alike, in the order of
+    tensors, tiles, chunks, but read where they lie. `tensors` are row-major arrays of one dtype of
+    1, 2 or 4 bytes, `cut` is known at compile time, and `first` int32[] is the block of each array
+    at which its first tile begins.
+
     n is any positive number. `lanes` is how many compressions at a time keep the backend busy:
     levels of a tree are padded to it, so it costs time where it is larger than needed.
     """
@@ -63,6 +77,7 @@ class Kernels:
     chunks: Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
     parents: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
     lanes: int
+    tensor_chunks: TensorChunks | None = None
 
 
 def _schedule() -> np.ndarray:

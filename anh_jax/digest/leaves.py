@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from anh_jax.digest.block_cut import BlockCut
 from anh_jax.digest.merge_list import Rows
 
 Words: TypeAlias = NDArray[np.uint32]
@@ -45,6 +46,12 @@ class LeafHash(Protocol):
 
     def full(self, words: jax.Array, counters: jax.Array) -> jax.Array:
         """Hash full chunks that are not their message's only one: uint32[n, w] -> uint32[n, 8]."""
+        ...
+
+    def full_in_place(
+        self, tensors: Sequence[jax.Array], cut: BlockCut, first: jax.Array
+    ) -> jax.Array:
+        """Hash the full chunks of tensors where they lie, as `Kernels.tensor_chunks` says."""
         ...
 
     def last(
@@ -162,14 +169,28 @@ def hash_leaves(
     ]
     if chunks:
         values.append(leaf_hash.full(_concatenated(chunks), operands.counters))
+    rests = [array[:, count * cut :] for array, count in zip(words, batch.full, strict=True)]
+    return _concatenated([*values, *hash_last_leaves(leaf_hash, batch, rests, operands)])
+
+
+def hash_last_leaves(
+    leaf_hash: LeafHash, batch: LeafBatch, rests: Sequence[jax.Array], operands: LeafOperands
+) -> list[jax.Array]:
+    """Hash the last leaves of a batch, one bucket after the other.
+
+    `rests` has uint32[count, words] for each of its messages: what follows their full chunks.
+    """
+    values: list[jax.Array] = []
     for bucket, lanes in zip(batch.buckets, operands.buckets, strict=True):
         width = bucket.blocks * BLOCK_BYTES // 4
-        rests = [words[index][:, batch.full[index] * cut :] for index in bucket.members]
-        padded = [jnp.pad(rest, ((0, 0), (0, width - rest.shape[1]))) for rest in rests]
+        padded = [
+            jnp.pad(rests[index], ((0, 0), (0, width - rests[index].shape[1])))
+            for index in bucket.members
+        ]
         values.append(
             leaf_hash.last(_concatenated(padded), lanes.lengths, lanes.counters, lanes.whole)
         )
-    return _concatenated(values)
+    return values
 
 
 def _full_chunks(leaf_hash: LeafHash, length: int) -> int:

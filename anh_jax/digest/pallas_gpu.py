@@ -31,6 +31,8 @@ from anh_jax.digest.pallas_blake3 import (
     parameters,
     rounds_of,
 )
+from anh_jax.digest.pallas_gpu_blocks import columns, store
+from anh_jax.digest.pallas_gpu_tensors import tensor_chunks
 
 # Chunks a program hashes, one a thread, and its warps.
 PROGRAM_CHUNKS = 32
@@ -44,22 +46,9 @@ def _places(chunks: int) -> jax.Array:
     return pl.program_id(0) * chunks + lax.iota(jnp.int32, chunks)
 
 
-def _columns(tile: jax.Array) -> Words:
-    """Take a tile (chunks, 16) apart into 16 arrays (chunks,), by halves: Triton has no slices."""
-    parts = (tile,)
-    while parts[0].shape[1] > 1:
-        parts = tuple(half for part in parts for half in jnp.split(part, 2, axis=1))
-    return tuple(jnp.reshape(part, part.shape[:1]) for part in parts)
-
-
 def _block(words: jax.Ref, rows: jax.Array, number: jax.Array) -> Words:
     at = number * BLOCK_WORDS + lax.iota(jnp.int32, BLOCK_WORDS)
-    return _columns(plgpu.load(words.at[rows[:, None], at[None, :]]))
-
-
-def _store(out: jax.Ref, places: jax.Array, value: Words) -> None:
-    for j, word in enumerate(value):
-        plgpu.store(out.at[places, j], word)
+    return columns(plgpu.load(words.at[rows[:, None], at[None, :]]))
 
 
 def _chunks_kernel(
@@ -80,7 +69,7 @@ def _chunks_kernel(
         flags=mode[8],
         rounds=rounds,
     )
-    _store(out, places, value)
+    store(out, (places,), value)
 
 
 def _parents_kernel(
@@ -95,7 +84,7 @@ def _parents_kernel(
         flags=mode[8],
         rounds=rounds,
     )
-    _store(out, places, value)
+    store(out, (places,), value)
 
 
 def gpu_kernels(
@@ -130,4 +119,5 @@ def gpu_kernels(
     def hash_parents(words: jax.Array, key: jax.Array, flags: jax.Array) -> jax.Array:
         return call(_parents_kernel, "blake3_parents", words, parameters(key, flags))
 
-    return Kernels(hash_chunks, hash_parents, TREE_LANES)
+    in_place = functools.partial(tensor_chunks, execution=execution, chunks=chunks, warps=warps)
+    return Kernels(hash_chunks, hash_parents, TREE_LANES, in_place)

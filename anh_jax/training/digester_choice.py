@@ -65,10 +65,21 @@ def agreed_kernels(device: Any) -> "KernelChoice":
     from anh_jax.digest.kernel_choice import checked_kernels
 
     choice = checked_kernels(device)
-    if _everywhere(choice.name == "pallas") or choice.name == "xla":
+    if _everywhere(choice.name == "pallas"):
+        return _agreed_in_place(choice)
+    if choice.name == "xla":
         return choice
     fallen_back = checked_kernels(device, prefer="xla")
     return replace(fallen_back, reason="Pallas failed on another process; XLA hashes, slower")
+
+
+def _agreed_in_place(choice: "KernelChoice") -> "KernelChoice":
+    """Read tensors where they lie only if every process does."""
+    here = choice.kernels.tensor_chunks is not None
+    if _everywhere(here) or not here:
+        return choice
+    reason = "reading tensors where they lie failed on another process; they are copied"
+    return replace(choice, kernels=replace(choice.kernels, tensor_chunks=None), reason=reason)
 
 
 def _everywhere(holds: bool) -> bool:
