@@ -58,7 +58,9 @@ class KeptStates:
         checkpoints, retained = self._checkpoints, self._retained
         if retained is not None and retained.path(step).is_file():
             what = f"{retained.path(step)}: its state is not the one that step {step} commits"
-            return self._checked(step, lambda: retained.state(step, shapes), root, committed, what)
+            found = self._checked(step, lambda: retained.state(step, shapes), root, committed, what)
+            if found is not None:
+                return found
         if checkpoints is not None and step in checkpoints.steps():
             what = f"the training checkpoint of step {step} is not the committed state"
             return self._checked(

@@ -162,6 +162,17 @@ def test_changed_file_is_named_and_passes_nothing(
         assert second.outcome == "pass"
 
 
+def test_training_checkpoint_stands_in_for_a_file_that_is_no_good(
+    copy_of_own: RunDirectory, audited: Any
+) -> None:
+    path = file_of(copy_of_own, 8)
+    path.write_bytes(path.read_bytes()[:100])
+    found = audited(copy_of_own, 8, 9)
+    # The step whose file it is shows nothing; the one after it needs the state alone.
+    assert [result.outcome for result in found.results] == ["withheld", "pass"]
+    assert any(str(path) in note for note in found.notes)
+
+
 def test_file_cut_short_is_named(copy_of_own: RunDirectory, audited: Any) -> None:
     path = file_of(copy_of_own, STEP)
     path.write_bytes(path.read_bytes()[:-9])
