@@ -1,5 +1,6 @@
 """Which kernels a device gets: none that have not hashed rightly there."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import jax
@@ -7,6 +8,8 @@ import jax.numpy as jnp
 import pytest
 
 from anh_jax.digest import kernel_choice
+from anh_jax.digest.block_cut import BlockCut
+from anh_jax.digest.in_place_check import find_fault_in_place
 from anh_jax.digest.kernel_choice import Build, checked_kernels, find_fault, kernels_for
 from anh_jax.digest.kernels import Kernels, xla_kernels
 from anh_jax.digest.pallas_gpu import gpu_kernels
@@ -36,6 +39,21 @@ def parents_without_flags() -> Kernels:
     return replace(right, parents=lambda words, key, flags: right.parents(words, key, flags & 64))
 
 
+def one_bit_off_in_place() -> Kernels:
+    """Return the GPU kernels, of which the one that reads in place is wrong in int8 alone."""
+    right = gpu_kernels("interpreted")
+
+    def tensor_chunks(
+        tensors: Sequence[jax.Array], cut: BlockCut, first: jax.Array, key: jax.Array, flags: int
+    ) -> jax.Array:
+        assert right.tensor_chunks is not None
+        values = right.tensor_chunks(tensors, cut, first, key, flags)
+        wrong = jnp.uint32(tensors[0].dtype == jnp.int8)
+        return values.at[-1, -1].add(wrong << 31)
+
+    return replace(right, tensor_chunks=tensor_chunks)
+
+
 def on_cpu(monkeypatch: pytest.MonkeyPatch, build: Build) -> None:
     """Let a build stand in for the Pallas kernels of the device that is here."""
     monkeypatch.setattr(kernel_choice, "_PALLAS", {"cpu": build})
@@ -47,6 +65,7 @@ def test_right_kernels_are_chosen(monkeypatch: pytest.MonkeyPatch, build) -> Non
     choice = checked_kernels(CPU)
     assert (choice.name, choice.reason) == ("pallas", None)
     assert choice.kernels.lanes == build().lanes
+    assert (choice.kernels.tensor_chunks is None) == (build is tpu_kernels)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +84,22 @@ def test_wrong_or_failing_kernels_are_left_for_those_of_xla(
     assert choice.name == "xla"
     assert choice.reason == f"Pallas on cpu {words}; XLA hashes, slower"
     assert find_fault(lambda: choice.kernels, CPU) is None
+
+
+def test_only_what_reads_in_place_is_left_out_where_it_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on_cpu(monkeypatch, one_bit_off_in_place)
+    choice = checked_kernels(CPU)
+    assert choice.name == "pallas"
+    assert choice.kernels.tensor_chunks is None
+    assert choice.reason == (
+        "Pallas on cpu, reading tensors where they lie, hashed 1 of 216 int8 chunks wrongly; "
+        "they are copied"
+    )
+    failing = replace(gpu_kernels("compiled"), chunks=xla_kernels().chunks)
+    assert "Only interpret mode is supported" in str(find_fault_in_place(failing, CPU))
+    assert find_fault_in_place(xla_kernels(), CPU) is None
 
 
 def test_a_backend_that_jax_has_dropped_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:

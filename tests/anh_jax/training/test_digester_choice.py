@@ -1,8 +1,10 @@
 """Who hashes, and by which kernels: alike on every process of a mesh, and said in words."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import multihost_utils
@@ -64,3 +66,24 @@ def test_kernels_that_fail_on_one_process_are_left_by_all(
     Accelerator(monkeypatch, own, other)
     choice = agreed_kernels(jax.devices()[0])
     assert (choice.name, choice.reason) == (name, reason)
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_tensors_are_read_in_place_on_all_processes_or_none(
+    others: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = replace(xla_kernels(), tensor_chunks=lambda *_: jnp.zeros((0, 8), jnp.uint32))
+    answers = iter([True, others])
+
+    def gather(mine: Any) -> Any:
+        return np.concatenate([mine, np.array([next(answers)])])
+
+    monkeypatch.setattr(
+        kernel_choice, "checked_kernels", lambda device: KernelChoice(kernels, "pallas")
+    )
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", gather)
+    choice = agreed_kernels(jax.devices()[0])
+    assert choice.name == "pallas"
+    assert (choice.kernels.tensor_chunks is not None) == others
+    assert (choice.reason is None) == others
