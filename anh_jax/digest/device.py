@@ -207,7 +207,7 @@ class PendingTops:
 def _values(laid: LaidOut, prepared: Prepared) -> list[jax.Array]:
     """Return the values of all tensors that have elements, on the plan's mesh."""
     return [
-        bring(prepared.plan.mesh, source, value)
+        bring(prepared.plan.mesh, source, slot.header, value)
         for slot, source, value in zip(
             laid.layout.slots, prepared.sources, laid.values, strict=True
         )

@@ -21,7 +21,7 @@ from anh_jax.digest.leaves import hash_leaves
 from anh_jax.digest.merge_list import run_merges
 from anh_jax.digest.placement import spec
 from anh_jax.digest.tensor_cut import TensorCut
-from anh_jax.digest.tile_words import tile_words
+from anh_jax.digest.tile_words import as_elements, element_words, tile_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,8 @@ def make_program(tree_hash: TreeHash, plan: DevicePlan) -> Program:
 
     def hash_on_device(values: Sequence[jax.Array], operands: Operands) -> DeviceRoots:
         blocks = dict(zip(filled, values, strict=True))
+        for index in read:
+            blocks[index] = as_elements(blocks[index], plan.tensors[index].header.dtype)
         pool = _hash_batches(tree_hash, plan, blocks, operands)
         pool = run_merges(pool, operands.pairs, operands.kinds, tree_hash.merge)
         gathers = [
@@ -88,10 +90,35 @@ def make_program(tree_hash: TreeHash, plan: DevicePlan) -> Program:
         out_specs=PartitionSpec(),
         check_vma=False,
     )
+
+    def hash_tree(values: Sequence[jax.Array], operands: Operands) -> DeviceRoots:
+        words = [
+            _words_in_place(plan, index, value) if placement.moves else value
+            for index, placement, value in zip(filled, placements, values, strict=True)
+        ]
+        return mapped(words, operands)
+
     held = [plan.mesh.sharding(placement.held) for placement in placements]
     everywhere = NamedSharding(plan.mesh.mesh, PartitionSpec())
-    jitted = jax.jit(mapped, in_shardings=(held, everywhere), out_shardings=everywhere)
+    jitted = jax.jit(hash_tree, in_shardings=(held, everywhere), out_shardings=everywhere)
     return cast(Program, jitted)
+
+
+def _words_in_place(plan: DevicePlan, index: int, value: jax.Array) -> jax.Array:
+    """Return a tensor's elements as integers, for what crosses between devices.
+
+    A backend may carry narrow floats as wider ones, which quiets a NaN. Under shard_map, because
+    XLA is free to move elements before an operation that it sees as a whole.
+    """
+    tensor = plan.tensors[index]
+    held = spec(tensor.placement.held)
+    return jax.shard_map(
+        lambda block: element_words(block, tensor.header.dtype),
+        mesh=plan.mesh.mesh,
+        in_specs=held,
+        out_specs=held,
+        check_vma=False,
+    )(value)
 
 
 def _hash_batches(

@@ -102,6 +102,11 @@ class Placement:
     cut: Axes
     note: str | None = None
 
+    @property
+    def moves(self) -> bool:
+        """Say whether elements cross between devices before they are hashed."""
+        return any(cut[: len(held)] != held for cut, held in zip(self.cut, self.held, strict=True))
+
 
 def place(mesh: PrimeMesh, held: Axes, header: TensorHeader, *, every_replica: bool) -> Placement:
     """Cut a tensor so that each device hashes whole tiles.

@@ -7,14 +7,16 @@ of them must agree on which digests to exchange.
 import functools
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from numpy.typing import NDArray
 
+from anh_jax.digest.tile_words import element_words
 from anh_jax.digest.tree import Leaf
 from anh_jax.errors import AnhError
 from attest.digest_tree import path_text
@@ -83,7 +85,7 @@ def hold(leaf: Leaf) -> Holding:
             "shard each axis in powers of two up to its grid"
         )
     note = f"{name}: its sharding splits tiles over processes; replicated to be hashed"
-    return Holding(_replicator(value.sharding.mesh)(value), single, note)
+    return Holding(_replicated(value, value.sharding.mesh, header.dtype), single, note)
 
 
 def whole(value: "jax.Array | NDArray") -> NDArray:
@@ -125,6 +127,19 @@ def _spread(sharding: Sharding, dims: tuple[int, ...], grid: tuple[int, ...]) ->
     return Spread(parts, aligned, complete)
 
 
+def _replicated(value: jax.Array, mesh: Any, dtype: str) -> NDArray:
+    """Copy an array to every process. Integers cross: what carries floats may quiet a NaN."""
+    words = _as_words(value.sharding, dtype)(value)
+    whole = np.asarray(_replicator(mesh)(words).addressable_data(0))
+    return whole.reshape(-1).view(value.dtype).reshape(value.shape)
+
+
+@functools.lru_cache(maxsize=64)
+def _as_words(sharding: NamedSharding, dtype: str) -> Callable[[jax.Array], jax.Array]:
+    # A program of its own: XLA is free to move elements before it makes them integers.
+    return jax.jit(lambda value: element_words(value, dtype), out_shardings=sharding)
+
+
 @functools.cache
-def _replicator(mesh: jax.sharding.Mesh):
-    return jax.jit(lambda value: value, out_shardings=NamedSharding(mesh, PartitionSpec()))
+def _replicator(mesh: Any) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(lambda words: words, out_shardings=NamedSharding(mesh, PartitionSpec()))

@@ -1,5 +1,6 @@
 """Bring a tree's values onto one mesh; those that lie there already stay where they are."""
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,25 +12,29 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from anh_jax.digest.placement import Axes, PrimeMesh, replicated, shared_axes
-from anh_jax.digest.tile_words import WORD_BYTES, host_words
+from anh_jax.digest.tile_words import WORD_BYTES, element_words, host_words
 from anh_jax.digest.tree import Array
 from anh_jax.errors import AnhError
 from attest.digest_tree import path_text
 from attest.tensor_header import TensorHeader
+
+_NO_MESH = Mesh(np.empty((), np.object_), ())
 
 
 class Route(Enum):
     """Say how a value reaches the mesh.
 
     IN_PLACE: it lies there. RENAMED: it lies there under a mesh with explicit axes, which JAX does
-    not mix with others: its shards are named anew. MOVED: its elements are cut anew between
-    devices. COPIED: whole copies go to each device.
+    not mix with others: its shards are named anew. FETCHED: its shards lie in their host's memory.
+    MOVED: its elements, as integers, are cut anew between devices. COPIED: whole copies go to each
+    device.
     """
 
     IN_PLACE = 0
     RENAMED = 1
-    MOVED = 2
-    COPIED = 3
+    FETCHED = 2
+    MOVED = 3
+    COPIED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +72,9 @@ def find_source(mesh: PrimeMesh, header: TensorHeader, value: Array) -> Source:
     """
     rank = len(header.dims)
     whole: Axes = ((),) * rank
+    words: Axes = ((),) if header.itemsize > WORD_BYTES else ()  # their axis, where there are any
     if not isinstance(value, jax.Array):
-        wide = header.itemsize > WORD_BYTES
-        return Source(whole + ((),) * wide, Route.COPIED)
+        return Source(whole + words, Route.COPIED)
     held = _held(mesh, value, rank)
     if held is not None:
         return Source(held, _route(value))
@@ -82,20 +87,22 @@ def find_source(mesh: PrimeMesh, header: TensorHeader, value: Array) -> Source:
             "most of the tree; put all arrays on one mesh"
         )
     note = f"{name}: it lies on other devices than most of the tree; moved to be hashed"
-    return Source(shared_axes(mesh, whole, header.grid), Route.MOVED, note)
+    return Source(shared_axes(mesh, whole, header.grid) + words, Route.MOVED, note)
 
 
-def bring(mesh: PrimeMesh, source: Source, value: Array) -> jax.Array:
+def bring(mesh: PrimeMesh, source: Source, header: TensorHeader, value: Array) -> jax.Array:
     """Return a value as its source says."""
     if not isinstance(value, jax.Array):
         return replicated(host_words(value), mesh.mesh)
     if source.route is Route.IN_PLACE:
         return value
+    held = mesh.sharding(source.held)
+    if source.route is Route.FETCHED:
+        return jax.device_put(value, held)
     if source.route is Route.MOVED:
-        return jax.device_put(value, mesh.sharding(source.held))
+        return jax.device_put(_words_there(value, header.dtype), held)
     if source.route is Route.RENAMED:
         shards = [shard.data for shard in value.addressable_shards]
-        held = mesh.sharding(source.held)
         return jax.make_array_from_single_device_arrays(value.shape, held, shards)
     return replicated(value, mesh.mesh)
 
@@ -109,8 +116,29 @@ def _held(mesh: PrimeMesh, value: jax.Array, rank: int) -> Axes | None:
 
 def _route(value: jax.Array) -> Route:
     sharding = value.sharding
-    device = next(iter(sharding.addressable_devices))
-    if sharding.memory_kind not in (None, device.default_memory().kind):
-        return Route.MOVED  # it lies in its host's memory
+    if sharding.memory_kind not in (None, _device_memory(value)):
+        return Route.FETCHED
     explicit = isinstance(sharding, NamedSharding) and sharding.mesh.explicit_axes
     return Route.RENAMED if explicit else Route.IN_PLACE
+
+
+def _device_memory(value: jax.Array) -> str:
+    return next(iter(value.sharding.addressable_devices)).default_memory().kind
+
+
+def _words_there(value: jax.Array, dtype: str) -> jax.Array:
+    """Return a value's elements as integers, on its own devices and cut as it is.
+
+    Moved as floats, a NaN may be quieted: some backends carry narrow floats as wider ones.
+    """
+    sharding = value.sharding
+    there = jax.device_put(value, sharding.with_memory_kind(_device_memory(value)))
+    # JAX refuses to compute on other devices than those of the mesh that is set.
+    mesh: Any = sharding.mesh if isinstance(sharding, NamedSharding) else _NO_MESH
+    with jax.set_mesh(mesh):
+        return _element_words(there, dtype)
+
+
+@functools.partial(jax.jit, static_argnames="dtype")
+def _element_words(value: jax.Array, dtype: str) -> jax.Array:
+    return element_words(value, dtype)

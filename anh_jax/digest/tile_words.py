@@ -45,12 +45,14 @@ def element_words(block: jax.Array, dtype: str) -> jax.Array:
     """Return elements as unsigned integers of their width, at most 32 bits.
 
     Wider elements get one more axis, of their words from the lowest; of a complex number the real
-    part's words come first. Types below eight bits, and bool, become bytes.
+    part's words come first. Types below eight bits, and bool, become bytes. What is given as such
+    words is returned.
     """
     if block.dtype == jnp.uint32:
         return block
     if dtype == "bool":
-        return block.astype(jnp.uint8)
+        # Memory shared with another library may hold any byte for true, and XLA converts none.
+        return jnp.minimum(block.astype(jnp.uint8), np.uint8(LARGEST_BYTE[dtype]))
     if dtype in LARGEST_BYTE:
         return block.astype(jnp.int8).astype(jnp.uint8) & np.uint8(LARGEST_BYTE[dtype])
     if jnp.issubdtype(block.dtype, jnp.complexfloating):
@@ -61,16 +63,27 @@ def element_words(block: jax.Array, dtype: str) -> jax.Array:
     return lax.bitcast_convert_type(block, np.dtype(f"u{width}"))
 
 
+def as_elements(words: jax.Array, dtype: str) -> jax.Array:
+    """Return elements of at most four bytes from their unsigned integers; others as they are."""
+    if words.dtype.name == dtype:
+        return words
+    return lax.bitcast_convert_type(words, jnp.dtype(dtype))
+
+
 def host_words(array: NDArray) -> NDArray:
     """Return an array as a device takes it: elements of over four bytes as uint32[..., words].
 
-    Without JAX's 64-bit mode a device would get such elements rounded to 32 bits.
+    Without JAX's 64-bit mode a device would get such elements rounded to 32 bits. The result is a
+    copy: a device may read it after the caller has changed the array.
     """
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    if array.dtype.itemsize <= WORD_BYTES:
-        return array
-    words = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
+    if array.dtype == np.bool_:
+        return np.not_equal(array.view(np.uint8), 0)  # any byte but 0 is true
+    copy = np.array(array, order="C")
+    if not copy.dtype.isnative:
+        copy = copy.astype(copy.dtype.newbyteorder("="))
+    if copy.dtype.itemsize <= WORD_BYTES:
+        return copy
+    words = copy.reshape(-1).view(np.uint32)
     return words.reshape(*array.shape, array.dtype.itemsize // WORD_BYTES)
 
 

@@ -9,8 +9,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from anh_jax.digest import shards
 from anh_jax.digest.exchange import ReplicaError, Subtrees, completed
 from anh_jax.digest.host import tree_digest
+from anh_jax.digest.shards import hold
 from anh_jax.digest.tree import Leaf, read_tree
 from anh_jax.errors import AnhError
+from attest.digest_tree import LARGEST_BYTE
 
 P = PartitionSpec
 SHAPES = {
@@ -191,3 +193,18 @@ def test_missing_or_misshapen_exchange_is_refused():
     for answer in (np.zeros((7, 8), np.uint32), np.zeros((8, 8), np.int64)):
         with pytest.raises(AnhError, match="not uint32"):
             completed([first], lambda local, owned, answer=answer: answer)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e5m2", "bool", "int4", "complex64"])
+def test_what_is_replicated_to_be_hashed_keeps_its_bits(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+):
+    kind = jax.numpy.dtype(dtype)
+    raw = np.random.default_rng(2).integers(0, 256, 24 * 5 * kind.itemsize, np.uint8)
+    array = (raw & LARGEST_BYTE.get(dtype, 255)).view(kind).reshape(24, 5)
+    held = jax.device_put(array, NamedSharding(mesh(1, 8, 1), P("fsdp")))
+    # As it is where the shards lie on several processes.
+    spread = shards.Spread((8, 1), aligned=False, complete=False)
+    monkeypatch.setattr(shards, "_spread", lambda *unused: spread)
+    (block,) = hold(read_tree({"w": held}).leaves[0]).blocks()
+    assert block.values.dtype == kind and block.values.tobytes() == array.tobytes()

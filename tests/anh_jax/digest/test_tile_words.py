@@ -90,3 +90,19 @@ def test_elements_of_the_other_byte_order_become_little_endian_words():
 def test_empty_array_is_one_tile_of_no_words():
     assert tile_words(jnp.zeros((0, 3)), "float32", (0, 3)).shape == (1, 0)
     assert math.prod(tile_grid((0, 3), 4)) == 1
+
+
+@pytest.mark.parametrize("dtype", [">f4", "float32", "float64", "bool", "bfloat16"])
+def test_what_a_device_takes_is_no_memory_of_the_caller(dtype: str):
+    array = random_array(dtype.replace(">f4", "float32"), (8, 4), 0)
+    array = array.astype(dtype) if dtype.startswith(">") else array
+    assert not np.shares_memory(host_words(array), array)
+
+
+def test_true_is_one_whatever_byte_memory_holds_for_it():
+    # As memory that another library wrote may: JAX takes it as it is.
+    array = np.array([0, 1, 2, 128, 255], np.uint8).view(np.bool_)
+    assert host_words(array).view(np.uint8).tolist() == [0, 1, 1, 1, 1]
+    shared = jax.device_put(array)
+    words = jax.jit(lambda value: tile_words(value, "bool", (5,)))(shared)
+    assert np.asarray(words).view(np.uint8).reshape(-1)[:5].tolist() == [0, 1, 1, 1, 1]
