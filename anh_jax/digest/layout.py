@@ -118,6 +118,8 @@ def lay_out(tree: object) -> LaidOut:
                 return _laid_out(remembered.layout, seen.leaves)
     reading = read_tree(tree)
     places = None if seen is None else _places(tree)
+    if places is not None and any(leaf.header.path not in places for leaf in reading.leaves):
+        places = None  # a container of a type that is a leaf to jax, as a subclass of list
     slots = tuple(
         Slot(
             place=-1 if places is None else places[leaf.header.path],
@@ -195,10 +197,11 @@ def _laid_out(layout: Layout, leaves: Sequence[jax.Array]) -> LaidOut:
 def _places(tree: object) -> dict[tuple[str | int, ...], int] | None:
     """Return each path's place among jax's leaves; None where a dict has a key that is no text.
 
-    Only texts are told apart by being equal: 1, 1.0 and True are one key to jax.
+    Only texts are told apart by being equal: 1, 1.0 and True are one key to jax. The keys of what
+    is empty count too.
     """
     places: dict[tuple[str | int, ...], int] = {}
-    for place, (entries, _) in enumerate(jax.tree_util.tree_flatten_with_path(tree)[0]):
+    for entries, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_empty)[0]:
         path: list[str | int] = []
         for entry in entries:
             if isinstance(entry, jax.tree_util.DictKey) and isinstance(entry.key, str):
@@ -207,8 +210,13 @@ def _places(tree: object) -> dict[tuple[str | int, ...], int] | None:
                 path.append(entry.idx)
             else:
                 return None
-        places[tuple(path)] = place
+        if not _is_empty(leaf):
+            places[tuple(path)] = len(places)
     return places
+
+
+def _is_empty(node: object) -> bool:
+    return node is None or (isinstance(node, dict | list | tuple) and not node)
 
 
 def _is_remote(value: "jax.Array | NDArray") -> bool:
@@ -226,11 +234,13 @@ def _tile_order(leaf: Leaf) -> TileOrder | None:
     if not (plain and whole and little) or value.nbytes > _SMALL_BYTES or not value.size:
         return None
     tile = tile_dims(header.dims, header.grid)
-    rank = len(tile)
+    # numpy has 64 axes at most, and a cut makes two of each: those of one element are left out.
+    cut = [axis for axis in zip(header.grid, tile, strict=True) if axis != (1, 1)]
+    rank = len(cut)
     return TileOrder(
         direct=_follow(header.dims, header.grid) and _has_buffer(value),
         word=np.dtype(f"u{header.itemsize}"),
-        split=tuple(extent for axis in zip(header.grid, tile, strict=True) for extent in axis),
+        split=tuple(extent for axis in cut for extent in axis),
         axes=(*range(0, 2 * rank, 2), *range(1, 2 * rank, 2)),
         rows=struct.Struct(f"{header.tile_bytes}s" * count),
         order=merge_order(header.grid),

@@ -74,6 +74,9 @@ def tiled(array: NDArray[Any], tile: Sequence[int]) -> Tiled:
     """Cut an array into tiles of a shape whose extents divide the array's; no copy if C ordered."""
     if not array.flags.c_contiguous:
         array = np.ascontiguousarray(array)
+    # numpy has 64 axes at most, and a cut makes two of each: those of one element are left out.
+    tile = [extent for dim, extent in zip(array.shape, tile, strict=True) if dim != 1]
+    array = array.reshape([dim for dim in array.shape if dim != 1])
     grid = [dim // max(extent, 1) or 1 for dim, extent in zip(array.shape, tile, strict=True)]
     # Behind the last axis that is cut, all elements of a tile lie together.
     last = max((axis for axis, count in enumerate(grid) if count > 1), default=0)

@@ -125,3 +125,33 @@ def test_order_of_tiles_is_the_order_of_merges(grid: tuple[int, ...]):
         }
         assert {frozenset(pair) for pair in listed.reshape(-1, 2).tolist()} == pairs
         tiles, listed = even, listed[::2]
+
+
+@pytest.mark.parametrize("key", [True, 1.0])
+@pytest.mark.parametrize("nothing", [None, {}, []])
+def test_key_that_is_no_key_is_refused_though_an_equal_index_was_there(key: Any, nothing: Any):
+    array = jnp.arange(3, dtype=jnp.float32)
+    tree_digest({"a": array, "b": {1: nothing}}, step=1)
+    with pytest.raises(AnhError, match="neither text nor an index"):
+        tree_digest({"a": array, "b": {key: nothing}}, step=1)
+
+
+def test_containers_that_are_leaves_to_jax_have_the_digest_of_what_they_hold():
+    class Rows(list[Any]):
+        pass
+
+    class Named(dict[str, Any]):
+        pass
+
+    array = jnp.arange(3, dtype=jnp.float32)
+    plain = tree_digest({"a": [array], "b": {"c": array}}, step=1)
+    assert tree_digest({"a": Rows([array]), "b": Named(c=array)}, step=1) == plain
+
+
+@pytest.mark.parametrize("shape", [(1,) * 64, (1,) * 40 + (3, 5), (1,) * 40 + (256, 1024)])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_axes_of_one_element_are_no_axes_to_numpy(
+    shape: tuple[int, ...], dtype: str, slow_digest: Any
+):
+    array = np.ones(shape, jnp.dtype(dtype))
+    assert tree_digest({"a": array}, step=1).root == slow_digest({"a": array}, step=1)
