@@ -2,6 +2,7 @@
 
 import shutil
 
+import orbax.checkpoint as ocp
 import pytest
 
 from anh_jax.audit.benches import Benches
@@ -81,17 +82,19 @@ def test_training_checkpoint_that_is_not_the_committed_state_is_no_start(
 
 @pytest.mark.parametrize("what", ["arrays", "place"])
 def test_training_checkpoint_with_damaged_files_is_no_start_and_is_said_to(
-    honest, trainers, audited, tmp_path, what: str
+    honest, trainers, audited, tmp_path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
+    def damaged(*unused: object, **unused_too: object) -> None:
+        # What Orbax raises where an array's bytes are cut short. It leaves failed tasks behind, to
+        # be found in whichever test runs next: so no file is damaged here.
+        raise Exception("Encountered error while reading array index: (slice(0, 64, 1),)")
+
     shutil.copytree(honest.root, tmp_path / "run")
     run = RunDirectory.open(tmp_path / "run")
-    saved = run.checkpoints / "step_8"
     if what == "place":
-        (saved / "position" / "metadata").write_text("[]")
+        (run.checkpoints / "step_8" / "position" / "metadata").write_text("[]")
     else:
-        data = [path for path in (saved / "state").glob("**/d/*") if path.is_file()]
-        largest = max(data, key=lambda path: path.stat().st_size)
-        largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+        monkeypatch.setattr(ocp.CheckpointManager, "restore", damaged)
     found = audited(run, 10)
     assert trainers.only(found).outcome == "pass"
     assert any("the training checkpoint of step 8 cannot be read" in note for note in found.notes)
