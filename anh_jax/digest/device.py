@@ -12,12 +12,13 @@ from anh_jax.digest.blake3_xla import blake3_tiles
 from anh_jax.digest.compose import TreeDigest, compose
 from anh_jax.digest.device_plan import DevicePlan, TreeHash, make_plan
 from anh_jax.digest.device_program import DeviceRoots, Program, make_program
+from anh_jax.digest.digester import compare_shards
 from anh_jax.digest.exchange import ReplicaError
 from anh_jax.digest.kernels import Kernels, xla_kernels
 from anh_jax.digest.layout import LaidOut, Layout, lay_out
 from anh_jax.digest.placement import place
 from anh_jax.digest.sha256_xla import sha256_tiles
-from anh_jax.digest.sources import Source, bring, choose_mesh, find_source
+from anh_jax.digest.sources import Route, Source, bring, choose_mesh, find_source
 from anh_jax.digest.tensor_cut import cut_tensor
 from anh_jax.errors import AnhError
 from attest.digest_tree import ALGORITHMS, MAX_STEP, path_text, refuse_algorithm
@@ -71,11 +72,13 @@ class DeviceDigest:
         """Begin to digest a tree; a donating call may follow at once.
 
         Without `every_replica`, replicas share the work on large tensors; what several of them
-        hash all the same is compared at every step.
+        hash all the same is compared at every step. With it, replicas on other devices than most of
+        the tree are compared on the host, which waits for them.
 
         Raises:
             AnhError: for a tree or step that has no byte layout, for buffers that are given away
                 already, for arrays that no one mesh holds.
+            ReplicaError: for replicas compared on the host that differ.
         """
         laid = read_values(tree, step)
         pending = self.start_laid(laid, every_replica=every_replica)
@@ -84,6 +87,8 @@ class DeviceDigest:
     def start_laid(self, laid: LaidOut, *, every_replica: bool = False) -> "PendingTops":
         """Begin to hash the tiles of tensors that are laid out already; errors as `start` says."""
         prepared = self._prepare(laid, every_replica)
+        if every_replica:
+            _compare_elsewhere(laid, prepared)
         with jax.set_mesh(prepared.plan.mesh.mesh):  # the caller may have set another
             roots = prepared.program(_values(laid, prepared), prepared.operands)
         roots.roots.copy_to_host_async()
@@ -213,6 +218,13 @@ def _values(laid: LaidOut, prepared: Prepared) -> list[jax.Array]:
         )
         if 0 not in slot.header.dims
     ]
+
+
+def _compare_elsewhere(laid: LaidOut, prepared: Prepared) -> None:
+    """Compare the replicas of which only one reaches the plan's mesh."""
+    for slot, source, value in zip(laid.layout.slots, prepared.sources, laid.values, strict=True):
+        if source.route in (Route.MOVED, Route.COPIED):
+            compare_shards(slot.header, value)
 
 
 def _everywhere(plan: DevicePlan) -> Any:

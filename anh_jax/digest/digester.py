@@ -17,6 +17,7 @@ from anh_jax.digest.frozen import FrozenTops
 from anh_jax.digest.host import tree_digest
 from anh_jax.digest.layout import lay_out
 from attest.digest_tree import path_text
+from attest.tensor_header import TensorHeader
 
 
 @runtime_checkable
@@ -106,19 +107,26 @@ def compare_replicas(tree: Any) -> None:
     """Compare the bits of all copies of each element on this process; ReplicaError on the first."""
     laid = lay_out(tree)
     for slot, value in zip(laid.layout.slots, laid.values, strict=True):
-        if not isinstance(value, jax.Array) or len(value.addressable_shards) == 1:
-            continue
-        seen: dict[tuple[int, ...], tuple[object, NDArray[np.uint8]]] = {}
-        for shard in value.addressable_shards:
-            place = tuple(part.start or 0 for part in shard.index)
-            bits = _bits(np.asarray(shard.data))
-            first, known = seen.setdefault(place, (shard.device, bits))
-            if not np.array_equal(known, bits):
-                raise ReplicaError(
-                    f"digest: {path_text(slot.header.path)}: {first} and {shard.device} hold "
-                    "different bits of the same elements; stop and resume from a training "
-                    "checkpoint"
-                )
+        compare_shards(slot.header, value)
+
+
+def compare_shards(header: TensorHeader, value: "jax.Array | NDArray") -> None:
+    """Compare the bits of all copies of each element of one tensor on this process's host.
+
+    Raises ReplicaError where two differ.
+    """
+    if not isinstance(value, jax.Array) or len(value.addressable_shards) == 1:
+        return
+    seen: dict[tuple[int, ...], tuple[object, NDArray[np.uint8]]] = {}
+    for shard in value.addressable_shards:
+        place = tuple(part.start or 0 for part in shard.index)
+        bits = _bits(np.asarray(shard.data))
+        first, known = seen.setdefault(place, (shard.device, bits))
+        if not np.array_equal(known, bits):
+            raise ReplicaError(
+                f"digest: {path_text(header.path)}: {first} and {shard.device} hold different "
+                "bits of the same elements; stop and resume from a training checkpoint"
+            )
 
 
 def _bits(array: NDArray[Any]) -> NDArray[np.uint8]:

@@ -226,6 +226,30 @@ def test_arrays_of_several_meshes_and_of_none_are_digested_together(
     assert digest.notes == (f"back: {note}", f"half: {note}")
 
 
+@pytest.mark.parametrize(
+    ("elsewhere", "spec"), [("back", P()), ("back", P("fsdp")), ("half", P()), ("half", P("fsdp"))]
+)
+def test_replicas_on_other_devices_than_most_of_the_tree_are_compared(
+    digester: DeviceDigest, elsewhere: str, spec: PartitionSpec
+):
+    devices = np.array(jax.devices())[:: -1 if elsewhere == "back" else 2].reshape(-1, 2)
+    sharding = NamedSharding(Mesh(devices, ("data", "fsdp")), spec)
+    array = np.arange(24, dtype=np.float32).reshape(4, 6)
+    shards: list[jax.Array] = []
+    for number, (device, index) in enumerate(
+        sharding.addressable_devices_indices_map(array.shape).items()
+    ):
+        shard = array[index].copy()
+        shard[1, 2] += number == 3
+        shards.append(jax.device_put(shard, device))
+    held = {
+        "w": jax.make_array_from_single_device_arrays(array.shape, sharding, shards),
+        "most": jax.device_put(np.zeros((64, 64), np.float32), NamedSharding(mesh(1, 8, 1), P())),
+    }
+    with pytest.raises(ReplicaError, match="w: .* hold different bits"):
+        digester.start(held, step=0, every_replica=True).result()
+
+
 def test_restored_into_another_sharding_it_keeps_its_digest(
     tree: dict[str, Any], digester: DeviceDigest, tmp_path: Path
 ):

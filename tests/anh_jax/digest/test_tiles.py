@@ -204,7 +204,7 @@ def test_failed_thread_leaves_none_running(monkeypatch: pytest.MonkeyPatch):
     def failing(hashes: Any, cut: Any) -> list[bytes]:
         running.append(1)
         try:
-            if cut.runs.shape[0] == 1:
+            if cut.nbytes < 1 << 20:
                 raise MemoryError
             return real(hashes, cut)
         finally:
