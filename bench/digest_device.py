@@ -14,7 +14,7 @@ import functools
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "")  # before `reporting` settles for the CPU
@@ -22,24 +22,20 @@ os.environ.setdefault("JAX_PLATFORMS", "")  # before `reporting` settles for the
 import jax
 import jax.numpy as jnp
 import numpy as np
+from device_state import time_state
 from reporting import Report, Spread, parser, say
 
 from anh_jax.digest.blake3_xla import derive_key_mode, hash_messages
+from anh_jax.digest.block_cut import BlockCut, block_cut
+from anh_jax.digest.in_place_check import find_fault_in_place
 from anh_jax.digest.kernels import CHUNK_BYTES, Kernels, xla_kernels
 from anh_jax.digest.roofline import BLAKE3_OPS, BLOCK_BYTES, Chip, bound, chip_of
 from attest.blake3_pure import blake3_derive_key
+from attest.digest_tree import tile_dims, tile_grid
 
 CLAIM = "device digest: bytes per second of the kernels, share of the rooflines, time of a state"
 _CONTEXT = "anh bench"
 _TILE_BYTES = 16384
-_GPT2 = {"wte": (50304, 768), "wpe": (1024, 768)} | {
-    f"{kind}{layer}": shape
-    for layer in range(12)
-    for kind, shape in {
-        "qkv": (768, 2304), "out": (768, 768), "up": (768, 3072), "down": (3072, 768),
-    }.items()
-}  # fmt: skip
-_SIDE = 4096  # of the matrices that stand for a step's arithmetic
 
 
 @dataclass(frozen=True)
@@ -68,8 +64,9 @@ def main() -> None:
         say(f"  with the tree {bound(chip, 'blake3') / 1e12:.3f} TB/s of state")
     best = _kernels(device.platform, mib, rounds, chip, report)
     _tiles(best, mib, rounds, chip, report)
+    best = _in_place(best, rounds, chip, report)
     if here:
-        _state(best, rounds, report)
+        time_state(best, rounds, report)
     report.close(options.form)
 
 
@@ -186,87 +183,53 @@ def _tiles(kernels: Kernels, mib: int, rounds: int, chip: Chip | None, report: R
     report.figure("tiles of 16 KiB", rate / 1e9, "GB/s")
 
 
-def _state(kernels: Kernels, rounds: int, report: Report) -> None:
-    """Time the digest of GPT-2 124M with Adam, and steps with and without it."""
-    try:
-        from anh_jax.digest.device import DeviceDigest
-        from anh_jax.digest.host import tree_digest
-    except ImportError as error:
-        say(f"no whole state: {error}")
-        return
-    numbers = iter(range(1000))
-    state = {
-        part: {
-            name: jax.random.normal(jax.random.key(next(numbers)), shape)
-            for name, shape in _GPT2.items()
-        }
-        for part in ("parameters", "mu", "nu")
-    }
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-    digester = DeviceDigest(kernels=kernels)
-    start = time.perf_counter()
-    first = digester.start(state, step=0).result()
-    say(f"first digest after {time.perf_counter() - start:.1f} s, most of it compilation")
-    small = {name: state["mu"][name] for name in ("wpe", "out0", "up0")}
-    if digester.start(small, step=1).result() != tree_digest(small, step=1):
-        raise SystemExit("digest_device: WRONG: the device's digest is not the host's")
-    seconds = list[float]()
-    for _ in range(rounds):
-        start = time.perf_counter()
-        again = digester.start(state, step=0).result()
-        seconds.append(time.perf_counter() - start)
-        if again != first:
-            raise SystemExit("digest_device: WRONG: the same state has two digests")
-    spread = Spread.of([1e3 * each for each in seconds])
-    rows = [[f"{size / 1e9:.2f} GB, started and waited for", spread.text()]]
-    report.figure("state of 124M with Adam", spread.median, "ms", spread)
-    for tokens in (32_768, 524_288):
-        ratio = _step_ratio(state, digester, tokens, rounds)
-        rows.append([f"attested / unattested step, {tokens} tokens", ratio.text(4)])
-        report.figure(f"step ratio, {tokens} tokens", ratio.median, "ratio", ratio)
-    report.table("GPT-2 124M, float32, Adam", ["", "ms or ratio"], rows)
+def _in_place(kernels: Kernels, rounds: int, chip: Chip | None, report: Report) -> Kernels:
+    """Time chunks read where tensors lie; return the kernels, without this if its bits differ."""
+    if kernels.tensor_chunks is None:
+        return kernels
+    fault = find_fault_in_place(kernels, jax.devices()[0])
+    if fault is not None:
+        say(f"reading tensors in place {fault}")
+        return replace(kernels, tensor_chunks=None)
+    mode, first = derive_key_mode(_CONTEXT), jnp.int32(0)
+    rows = list[list[str]]()
+    # Runs of 576 bytes, of 512, of 192 (an odd vocabulary), and of 768 in half as many elements.
+    for shape, dtype, count in (
+        ((768, 2304), "float32", 36),
+        ((4096, 4096), "float32", 8),
+        ((50257, 768), "float32", 3),
+        ((768, 3072), "bfloat16", 36),
+    ):
+        itemsize = jnp.dtype(dtype).itemsize
+        grid = tile_grid(shape, itemsize)
+        cut = block_cut(shape, tile_dims(shape, grid), grid, itemsize)
+        if cut is None:
+            raise SystemExit(f"digest_device: {shape} of {dtype} cannot be read in place")
+        make = jax.jit(lambda n, s=shape, d=dtype: jax.random.normal(jax.random.key(n), s, d))
+        tensors = [make(number) for number in range(count)]
+        hashed = jax.jit(functools.partial(_values_in_place, kernels, cut, mode.flags))
+        size = count * cut.tiles * cut.chunks * CHUNK_BYTES
+        spread = _timed(hashed, rounds, tensors, first, mode.key)
+        rate, name = size / spread.median, f"{count} of {shape} {dtype}"
+        quartiles = f"{size / spread.high / 1e9:.1f} to {size / spread.low / 1e9:.1f}"
+        rows.append([name, f"{rate / 1e9:.1f}", quartiles, *_shares(rate, chip)])
+        report.figure(f"chunks in place, {name}", rate / 1e9, "GB/s")
+    header = ["tensors in one launch", "GB/s", "quartiles", "of HBM", "of the ALU roofline"]
+    report.table("chunks read where tensors lie", header, rows)
+    return kernels
 
 
-def _step_ratio(state: Any, digester: Any, tokens: int, rounds: int) -> Spread:
-    """Return the time of steps with a digest over that of steps without, of 6 N tokens FLOP each.
-
-    A step is matrix products in bfloat16 of that many FLOP and an update of every element; the
-    digest is started before the buffers are given away and waited for one step later.
-    """
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state["parameters"]))
-    products = max(1, round(6 * parameters * tokens / (2 * _SIDE**3)))
-    matrix = jax.random.normal(jax.random.key(1), (_SIDE, _SIDE), jnp.bfloat16) / _SIDE**0.5
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def step(state: Any, matrix: jax.Array) -> Any:
-        last = jax.lax.fori_loop(0, products, lambda _, x: x @ matrix, matrix)
-        scale = 1 + 1e-6 * last[0, 0].astype(jnp.float32)
-        return jax.tree.map(lambda leaf: leaf * scale, state)
-
-    def run(state: Any, steps: int, digests: Any) -> tuple[Any, float]:
-        jax.block_until_ready(state)
-        start, pending = time.perf_counter(), None
-        for number in range(steps):
-            started = digests.start(state, step=number) if digests is not None else None
-            state = step(state, matrix)
-            if pending is not None:
-                pending.result()
-            pending = started
-        if pending is not None:
-            pending.result()
-        jax.block_until_ready(state)
-        return state, time.perf_counter() - start
-
-    state = jax.tree.map(jnp.copy, state)
-    state, _ = run(state, 2, digester)
-    steps, ratios = max(4, 2**20 // tokens), list[float]()
-    for turn in range(max(4, rounds // 3)):
-        seconds: dict[bool, float] = {}
-        for attested in (False, True) if turn % 2 else (True, False):
-            state, seconds[attested] = run(state, steps, digester if attested else None)
-        ratios.append(seconds[True] / seconds[False])
-    say(f"{tokens} tokens: {1e3 * seconds[False] / steps:.1f} ms a step")
-    return Spread.of(ratios)
+def _values_in_place(
+    kernels: Kernels,
+    cut: BlockCut,
+    flags: int,
+    tensors: list[jax.Array],
+    first: jax.Array,
+    key: jax.Array,
+) -> jax.Array:
+    if kernels.tensor_chunks is None:
+        raise SystemExit("digest_device: these kernels read nothing in place")
+    return kernels.tensor_chunks(tensors, cut, first, key, flags)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ and the clock of `roofline.py`: they are labelled `static`, as they know nothing
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,25 +127,78 @@ def _gpus(report: Report) -> None:
     rows = list[list[str]]()
     with tempfile.TemporaryDirectory() as folder:
         source, binary = Path(folder, "chunks.ttir"), Path(folder, "chunks.cubin")
-        source.write_text(_triton_source())
-        for name, capability in _GPUS.items():
-            say(f"{name}: compiling")
-            target = GPUTarget("cuda", capability, 32)
-            options = {"num_warps": PROGRAM_WARPS, "num_stages": 1}
-            made = triton.compile(str(source), target=target, options=options)
-            binary.write_bytes(made.asm["cubin"])
-            usage = _output(tools / "cuobjdump", "-res-usage", binary)
-            sass = _output(tools / "nvdisasm", "-c", binary)
-            found = Counter(re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z]+\d*)", sass))
-            registers = re.findall(r"REG:(\d+)", usage)[-1]
-            counts = [found[key] for key in ("LOP3", "SHF", "IADD3", "IMAD", "LDG")]
-            rows.append([name, *map(str, counts), registers, str(found["STL"])])
-            report.figure(f"registers, {name}", float(registers), "registers")
-    header = ["chip", "LOP3", "SHF", "IADD3", "IMAD", "LDG", "registers", "spills"]
-    report.table("GPU, instructions of the kernel with one unrolled block", header, rows)
+        for kernel, lower in {"rows": _lower_rows, **_IN_PLACE}.items():
+            source.write_text(_triton_source(lower))
+            for name, capability in _GPUS.items():
+                say(f"{kernel}, {name}: compiling")
+                target = GPUTarget("cuda", capability, 32)
+                options = {"num_warps": PROGRAM_WARPS, "num_stages": 1}
+                made = triton.compile(str(source), target=target, options=options)
+                binary.write_bytes(made.asm["cubin"])
+                usage = _output(tools / "cuobjdump", "-res-usage", binary)
+                sass = _output(tools / "nvdisasm", "-c", binary)
+                found = Counter(re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z]+\d*)", sass))
+                registers = re.findall(r"REG:(\d+)", usage)[-1]
+                counts = [found[key] for key in ("LOP3", "SHF", "IADD3", "IMAD")]
+                wide = len(re.findall(r"LDG\.E\.128", sass))
+                cells = (*counts, _in_loop(sass), wide, registers, found["STL"])
+                rows.append([kernel, name, *map(str, cells)])
+                report.figure(f"registers, {kernel}, {name}", float(registers), "registers")
+    header = ["chunks of", "chip", "LOP3", "SHF", "IADD3", "IMAD", "in the loop", "LDG.128"]
+    report.table(
+        "GPU, instructions of the kernel with one unrolled block",
+        [*header, "registers", "spills"],
+        rows,
+    )
 
 
-def _triton_source() -> str:
+def _in_loop(sass: str) -> int:
+    """Return the instructions of the longest loop, over blocks; of a branch those of both ways."""
+    labels, jumps, number = dict[str, int](), list[tuple[int, int]](), 0
+    for line in sass.splitlines():
+        if label := re.match(r"(\.L_x_\d+):", line.strip()):
+            labels[label[1]] = number
+        elif re.search(r"/\*[0-9a-f]{4,}\*/\s+\S", line):
+            number += 1
+            jump = re.search(r"BRA\b.*`\((\.L_x_\d+)\)", line)
+            if jump and labels.get(jump[1], number) < number - 1:
+                jumps.append((labels[jump[1]], number))
+    return max((last - first for first, last in jumps), default=0)
+
+
+def _lower_rows(jax: Any, kernels: Any) -> None:
+    traced = jax.jit(kernels.chunks, static_argnums=3).trace(*_operands(jax), 64)
+    traced.lower(lowering_platforms=("cuda",))
+
+
+def _lower_tensors(shape: tuple[int, ...], dtype: str, count: int, jax: Any, kernels: Any) -> None:
+    from anh_jax.digest.block_cut import block_cut
+    from attest.digest_tree import tile_dims, tile_grid
+
+    itemsize = jax.numpy.dtype(dtype).itemsize
+    grid = tile_grid(shape, itemsize)
+    cut = block_cut(shape, tile_dims(shape, grid), grid, itemsize)
+    of = jax.ShapeDtypeStruct
+    first, key = of((), jax.numpy.int32), of((8,), jax.numpy.uint32)
+    traced = jax.jit(
+        lambda tensors, first, key: kernels.tensor_chunks(tensors, cut, first, key, 64)
+    ).trace([of(shape, dtype)] * count, first, key)
+    traced.lower(lowering_platforms=("cuda",))
+
+
+_IN_PLACE = {
+    f"{count} tensors {shape} {dtype}": functools.partial(_lower_tensors, shape, dtype, count)
+    for shape, dtype, count in (
+        ((768, 2304), "float32", 1),
+        ((768, 2304), "float32", 36),
+        ((50257, 768), "float32", 3),
+        ((768, 3072), "bfloat16", 36),
+        ((768, 3072), "int8", 36),
+    )
+}
+
+
+def _triton_source(lower_for_cuda: Callable[[Any, Any], None]) -> str:
     """Return the Triton IR that Pallas makes of the kernel for chunks."""
     import jax
     from jax._src.pallas.triton import lowering  # there is no public way to this text
@@ -160,9 +215,11 @@ def _triton_source() -> str:
 
     device = AbstractDevice(device_kind="NVIDIA H200", num_cores=132, platform="gpu")
     lowering.lower_jaxpr_to_triton_module = catch
-    with use_abstract_mesh(AbstractMesh((), (), abstract_device=device)):
-        traced = jax.jit(gpu_kernels().chunks, static_argnums=3).trace(*_operands(jax), 64)
-        traced.lower(lowering_platforms=("cuda",))
+    try:
+        with use_abstract_mesh(AbstractMesh((), (), abstract_device=device)):
+            lower_for_cuda(jax, gpu_kernels())
+    finally:
+        lowering.lower_jaxpr_to_triton_module = lower
     return caught[0]
 
 

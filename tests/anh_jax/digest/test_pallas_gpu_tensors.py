@@ -21,12 +21,12 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 # Shape, dtype, tensors of one launch: a run of 12 blocks; an odd vocabulary (runs of 3 blocks, a
-# rest after the chunks, programs that are not full); three axes that are cut; runs of 8 blocks, the
-# same in every chunk; all of a tensor one run; elements of two bytes and of one.
+# rest after the chunks, programs that are not full); a chunk over the end of two axes; runs of 8
+# blocks, the same in every chunk; all of a tensor one run; elements of two bytes and of one.
 CASES = (
     ((256, 384), "float32", 1),
     ((97, 768), "float32", 3),
-    ((4, 64, 256), "float32", 2),
+    ((4, 5, 1440), "float32", 2),
     ((64, 512), "uint32", 5),
     ((1 << 15,), "int32", 1),
     ((256, 1536), "bfloat16", 2),
