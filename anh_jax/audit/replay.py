@@ -81,9 +81,11 @@ class Replay:
     def follow(self, start: Reached, step: int) -> Reached | Unreached:
         """Return the state after `step` steps, every one taken from `start` on, whatever lies here.
 
-        The buffers of `start` are given away.
+        `start` stays the next start: other steps on the way may be asked for after this one.
         """
-        return self._forward(start, step)
+        reached = self._forward(Reached(start.step, kept_copy(start.state)), step)
+        self._running = start
+        return reached
 
     def go_on_from(self, reached: Reached) -> None:
         """Take a state that was found to be the committed one as the next start."""

@@ -148,3 +148,19 @@ def test_training_checkpoint_at_the_next_digest_stands_for_no_step_before_it(
     run = workshop.train(workshop.new_run("attest.digest=every 8"), fault)
     first, other = audited(run, 13, 15).results
     assert first.outcome == "refuted" and other.outcome != "pass"
+
+
+def test_going_on_to_the_next_digest_keeps_the_place_between_two_digests(
+    workshop, trainers, replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = workshop.train(workshop.new_run("attest.digest=every 8"), trainers.Fault())
+    states = replay(run)
+    taken: list[int] = []
+    bench = states._bench
+    monkeypatch.setattr(states, "_bench", lambda step: [taken.append(step), bench(step)][1])
+    between = states.state(12)
+    taken.clear()
+    assert states.follow(between, 16).step == 16
+    assert states.state(14).step == 14
+    # Not from the training checkpoint of step 8 again: steps are taken twice at most.
+    assert taken == [13, 14, 15, 16, 13, 14]
