@@ -333,6 +333,12 @@ def test_monitor_of_a_log_with_two_stories_keeps_the_evidence(
         log.append([envelope])
         log.checkpoint()
     assert run_anh(["monitor", str(copy.root), "--once", "--json"]) == 3
-    assert "two segments commit step 1" in json.loads(capsys.readouterr().out)["error"]
+    (signed,) = json.loads(capsys.readouterr().out)["statuses"]
+    assert "two segments commit step 1" in signed["twoStories"][0]
     (evidence,) = (tmp_path / "home" / "evidence").glob("*.json")
     assert "two segments" in check_row_evidence(evidence.read_bytes(), run_id(copy))
+    # With such a status nobody takes the run, whose proof holds nothing of this.
+    assert run_anh(["prove", str(copy.root)]) == 0
+    capsys.readouterr()
+    assert not verified(copy)
+    assert "omissions: the proof leaves out the conflict" in capsys.readouterr().err
