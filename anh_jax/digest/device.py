@@ -1,6 +1,7 @@
 """Digest trees on the devices that hold them, beside the next step."""
 
-from collections.abc import Hashable
+from collections.abc import Generator, Hashable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +90,7 @@ class DeviceDigest:
         prepared = self._prepare(laid, every_replica)
         if every_replica:
             _compare_elsewhere(laid, prepared)
-        with jax.set_mesh(prepared.plan.mesh.mesh):  # the caller may have set another
+        with _settings(prepared):
             roots = prepared.program(_values(laid, prepared), prepared.operands)
         roots.roots.copy_to_host_async()
         roots.any_differs.copy_to_host_async()
@@ -99,7 +100,7 @@ class DeviceDigest:
         """Return the program for trees of this layout, to read what it compiles to and needs."""
         laid = read_values(tree, 0)
         prepared = self._prepare(laid, every_replica)
-        with jax.set_mesh(prepared.plan.mesh.mesh):
+        with _settings(prepared):
             return prepared.program.lower(_values(laid, prepared), prepared.operands)
 
     def _prepare(self, laid: LaidOut, every_replica: bool) -> Prepared:
@@ -207,6 +208,17 @@ class PendingTops:
             f"digest: {name}: {which}{named}{more} and {devices[first]} hold different bits of the "
             "same elements; stop and resume from a training checkpoint"
         )
+
+
+@contextmanager
+def _settings(prepared: Prepared) -> Generator[None]:
+    """Trace and run as planned, whatever mesh and settings of JAX are the caller's."""
+    with (
+        jax.set_mesh(prepared.plan.mesh.mesh),
+        jax.numpy_rank_promotion("allow"),
+        jax.disable_jit(False),
+    ):
+        yield
 
 
 def _values(laid: LaidOut, prepared: Prepared) -> list[jax.Array]:

@@ -228,3 +228,11 @@ def test_equal_replicas_pass_where_every_one_is_hashed(digester: DeviceDigest, s
     tree = {"s": sharded, "w": with_one_bit_flipped(nan, 9), "z": with_one_bit_flipped(SMALL, 9)}
     digest = digester.start(tree, step=0, every_replica=True).result()
     assert digest == tree_digest({"s": sharded, "w": nan, "z": SMALL}, step=0)
+
+
+@pytest.mark.parametrize("setting", [jax.numpy_rank_promotion("raise"), jax.disable_jit()])
+def test_settings_of_jax_that_are_for_the_callers_own_code_do_not_count(setting: Any):
+    tree = {"w": jnp.arange(300, dtype=jnp.float32)}
+    with setting:
+        digest = DeviceDigest().start(tree, step=1).result()
+    assert digest == tree_digest(tree, step=1)
