@@ -153,17 +153,25 @@ def _gpus(report: Report) -> None:
 
 
 def _in_loop(sass: str) -> int:
-    """Return the instructions of the longest loop, over blocks; of a branch those of both ways."""
-    labels, jumps, number = dict[str, int](), list[tuple[int, int]](), 0
+    """Return the instructions that one block takes: the longest way through the longest loop."""
+    labels, lines = dict[str, int](), list[str]()
     for line in sass.splitlines():
         if label := re.match(r"(\.L_x_\d+):", line.strip()):
-            labels[label[1]] = number
+            labels[label[1]] = len(lines)
         elif re.search(r"/\*[0-9a-f]{4,}\*/\s+\S", line):
-            number += 1
-            jump = re.search(r"BRA\b.*`\((\.L_x_\d+)\)", line)
-            if jump and labels.get(jump[1], number) < number - 1:
-                jumps.append((labels[jump[1]], number))
-    return max((last - first for first, last in jumps), default=0)
+            lines.append(line)
+    leads = [re.search(r"BRA\b.*`\((\.L_x_\d+)\)", line) for line in lines]
+    targets = [labels[jump[1]] if jump else None for jump in leads]
+    loops = [(at - to, to, at) for at, to in enumerate(targets) if to is not None and to < at]
+    if not loops:
+        return 0
+    _, first, last = max(loops)
+    longest = {last: 1}
+    for at in range(last - 1, first - 1, -1):
+        target, always = targets[at], "@" not in lines[at]
+        ways = [] if target is not None and always else [longest[at + 1]]
+        longest[at] = 1 + max([*ways, *([longest[target]] if target in longest else [])])
+    return longest[first]
 
 
 def _lower_rows(jax: Any, kernels: Any) -> None:
