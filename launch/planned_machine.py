@@ -77,7 +77,7 @@ def _chip_machine(chip: Chip, alg: str, host: "_Host") -> Machine:
     rate = None if measured is None else measured.figure("digest_device", name, scale=1e9)
     bounded = Figure(
         planned_rate(chip, alg),
-        Basis.ROOFLINE,
+        Basis.ASSUMED,  # as its share of the bound is; the bound alone would be a roofline
         f"an assumed {PLANNED_SHARE:.0%} of the bound of {bound(chip, alg) / 1e12:.2f} TB/s",
     )
     return Machine(

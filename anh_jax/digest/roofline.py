@@ -1,7 +1,8 @@
 """What bounds the rate of a state digest on a chip: constants with their sources, and counts.
 
-A roofline is an upper bound from data sheets, never a measurement: whoever prints a number from
-here labels it `roofline`. What no data sheet states is listed in the chip's `assumptions`.
+A roofline is an upper bound from data sheets, never a measurement: whoever prints a bound from here
+labels it `roofline`, and a planned rate, which is an assumed share of it, `assumed`. What no data
+sheet states is listed in the chip's `assumptions`.
 
 Integer rate. NVIDIA's CUDA programming guide (arithmetic instructions, throughput of native
 instructions) gives 64 results per clock and SM for 32-bit add, logic and shift at compute
