@@ -170,7 +170,9 @@ def _in_loop(sass: str) -> int:
     for at in range(last - 1, first - 1, -1):
         target, always = targets[at], "@" not in lines[at]
         ways = [] if target is not None and always else [longest[at + 1]]
-        longest[at] = 1 + max([*ways, *([longest[target]] if target in longest else [])])
+        if target is not None and target in longest:
+            ways.append(longest[target])
+        longest[at] = 1 + max(ways)
     return longest[first]
 
 
