@@ -6,6 +6,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from blake3 import blake3
@@ -58,3 +59,17 @@ def test_a_state_on_the_gpu_has_the_digest_that_the_host_gives(
     on_gpu = jax.device_put(state, gpu)
     digest = DeviceDigest(kernels=checked_kernels(gpu).kernels).start(on_gpu, step=3).result()
     assert digest == tree_digest(on_gpu, step=3)
+
+
+def test_large_tensors_are_read_in_place_to_the_digest_that_the_host_gives(gpu: Any) -> None:
+    shapes = {"square": (4096, 4096), "vocabulary": (50257, 384), "stack": (6, 1536, 2304)}
+    rng, state = np.random.default_rng(1), dict[str, np.ndarray]()
+    for name, shape in shapes.items():
+        bits = rng.integers(0, 2**32, shape, np.uint32)
+        state[name] = bits.view(np.float32)
+        state[f"{name}, halves"] = bits.view(jnp.bfloat16)
+        state[f"{name}, bytes"] = bits.view(np.int8)
+    digester = DeviceDigest(kernels=gpu_kernels())
+    assert digester.start(jax.device_put(state, gpu), step=3).result() == tree_digest(state, step=3)
+    (prepared,) = digester._prepared.values()
+    assert sum(how is not None for how in prepared.plan.in_place) == len(state)
