@@ -270,3 +270,23 @@ def test_kernels_without_the_operation_copy_all_tensors():
     cuts = [tensor(mesh, (4096, 4096))]
     assert make_plan(blake3_tiles(xla_kernels()), mesh, cuts).in_place == (None,) * 1
     assert None not in make_plan(blake3_tiles(gpu_kernels()), mesh, cuts).in_place
+
+
+def test_what_was_moved_between_devices_is_read_in_place_as_elements_again(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(in_place, "LAUNCH_BYTES", 0)
+    launches: list[list[str]] = []
+
+    def tensor_chunks(tensors: Sequence[jax.Array], cut: BlockCut, *unused: Any) -> jax.Array:
+        launches.append([each.dtype.name for each in tensors])
+        return jnp.zeros((len(tensors) * cut.tiles * cut.chunks, 8), jnp.uint32)
+
+    line = Mesh(np.array(jax.devices()[:8]), ("x",))
+    array = np.zeros((4096, 256), jnp.bfloat16)
+    tree = {
+        "aligned": jax.device_put(array, NamedSharding(line, P("x"))),
+        "split": jax.device_put(array, NamedSharding(line, P(None, "x"))),
+    }
+    DeviceDigest(kernels=replace(xla_kernels(), tensor_chunks=tensor_chunks)).lower(tree)
+    assert launches == [["bfloat16", "bfloat16"]]
