@@ -24,7 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from anh_jax import attested_run
+from anh_jax.digest.digester import committed_outputs
 from anh_jax.digest.host import tree_digest
+from anh_jax.digest.layout import lay_out
 from anh_jax.environment import environment, execution_class
 from anh_jax.errors import AnhError
 from anh_jax.export_weights import exported_bytes, gathered, write_export
@@ -137,6 +139,8 @@ class OwnRun:
             seconds=now - self._clock,
         )
         self._clock = now
+        for tree in (committed_outputs(outputs), moved):
+            lay_out(tree)  # refuses what has no digest while the step can still be made again
         # Where this fails, nothing is signed, and the caller may free the disk and try again; from
         # here on a second call would sign the step twice, which no honest key does.
         self._retained.save(step, outputs, moved)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import jax
 import numpy as np
 
 from anh_jax.digest.exchange import Exchange, Subtrees, completed
@@ -11,7 +12,7 @@ from anh_jax.digest.hashes import BulkHashes
 from anh_jax.digest.merge import merge, merge_top
 from anh_jax.digest.shards import Holding, hold
 from anh_jax.digest.tiles import Tiled, tiled
-from anh_jax.digest.tree import Leaf
+from anh_jax.digest.tree import Array, Leaf
 from anh_jax.digest.workers import hash_all
 from attest.digest_tree import merge_axes, tile_dims
 
@@ -80,15 +81,22 @@ class LargeTensors:
             grid = held.leaf.header.grid
             if all(part == 1 for part in held.holding.spread.parts):
                 top = merge_top(self.hashes, next(digests), grid)
-                self._settle(held.leaf, top)
+                self._settle(held.leaf, top, remember=_needs_no_other(held.leaf.value))
             else:
                 blocks = [next(digests) for _ in held.cuts]
                 self._spread.append(_subtrees(self.hashes, held, blocks))
 
-    def _settle(self, leaf: Leaf, top: bytes, *, remember: bool = True) -> None:
+    def _settle(self, leaf: Leaf, top: bytes, *, remember: bool) -> None:
         self._tops[leaf.path_bytes] = top
         if remember and self.frozen is not None:
             self.frozen.keep(leaf.value, top)
+
+
+def _needs_no_other(value: Array) -> bool:
+    """Tell whether this process holds all of an array; else all replicate it together, or none."""
+    return not isinstance(value, jax.Array) or (
+        value.is_fully_addressable or value.is_fully_replicated
+    )
 
 
 def _held(leaf: Leaf) -> _Held:

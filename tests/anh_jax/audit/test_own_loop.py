@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -240,4 +241,23 @@ def test_step_that_is_tried_again_after_a_full_disk_is_signed_once(
 
     monkeypatch.setattr(own_loop.OwnRun, "step", twice)
     run = loop()  # its last act is to walk the line
+    assert [signed.row.step for signed in signed_rows(run)] == list(range(1, trainers.STEPS + 1))
+
+
+def test_step_without_a_digest_is_refused_and_can_be_made_again(
+    loop: Run, trainers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = own_loop.OwnRun.step
+
+    def twice(run: Any, step: int, *, gradient: Any, **told: Any) -> None:
+        if step == STEP:
+            weak = jax.tree.map(
+                lambda leaf: jnp.broadcast_to(jnp.asarray(1.0), leaf.shape), gradient
+            )
+            with pytest.raises(AnhError, match="weakly typed"):
+                honest(run, step, gradient=weak, **told)
+        honest(run, step, gradient=gradient, **told)
+
+    monkeypatch.setattr(own_loop.OwnRun, "step", twice)
+    run = loop()
     assert [signed.row.step for signed in signed_rows(run)] == list(range(1, trainers.STEPS + 1))

@@ -1,6 +1,7 @@
 """A tensor that comes back unchanged costs one look-up, and nothing else is ever taken for it."""
 
 import gc
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -88,7 +89,11 @@ def test_memory_keeps_no_array_alive():
     tree_digest(state, step=0, frozen=frozen)
     assert len(frozen) == 2
     del state["frozen"]["w"]
-    gc.collect()
+    for _ in range(100):  # a computation under way may still hold what it was given
+        gc.collect()
+        if len(frozen) == 1:
+            break
+        time.sleep(0.05)
     assert len(frozen) == 1
 
 
