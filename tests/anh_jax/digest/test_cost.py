@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh
 
 from anh_jax.digest.cost import opening_bytes, tree_cost
-from anh_jax.digest.device_plan import cut_tensor
 from anh_jax.digest.host import tree_digest
 from anh_jax.digest.layout import lay_out
 from anh_jax.digest.opening import open_tile
 from anh_jax.digest.placement import SHARED_BYTES, PrimeMesh, place
+from anh_jax.digest.tensor_cut import cut_tensor
 from attest import digest_tree, opening
 from attest.digest_tree import DigestLevel
 from attest.tensor_header import TensorHeader, tensor_header
