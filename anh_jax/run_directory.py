@@ -19,8 +19,10 @@ Everything a run leaves behind is below one folder, whose layout users meet:
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -62,6 +64,19 @@ def write_atomically(path: Path, data: bytes) -> None:
         ) from error
 
 
+def _unmake(root: Path, made: list[Path]) -> None:
+    # `create` found nothing in the root, so everything in it came after.
+    for path in root.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    for folder in made:
+        if any(folder.iterdir()):
+            return
+        folder.rmdir()
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """One run's folder."""
@@ -84,6 +99,22 @@ class RunDirectory:
                 f"{root}: cannot be made ({error.strerror}); choose another --run-dir"
             ) from error
         return cls(root)
+
+    @classmethod
+    @contextmanager
+    def prepared(cls, root: Path) -> "Iterator[RunDirectory]":
+        """Make a new run for the block to prepare; without a contract.json at its end, unmake it.
+
+        What is unmade is only what did not exist before.
+        """
+        made = [path for path in (root, *root.parents) if not path.exists()]
+        run = cls.create(root)
+        try:
+            yield run
+        except BaseException:
+            if not (root / "contract.json").exists():
+                _unmake(root, made)
+            raise
 
     @classmethod
     def open(cls, root: Path) -> "RunDirectory":

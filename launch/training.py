@@ -20,6 +20,7 @@ from launch.metrics_rows import MetricsRow
 from launch.output import Progress, progress
 from launch.phases import Phase
 from launch.run_outcome import RunOutcome
+from launch.start_checks import check_start
 from launch.watch import RunWatch
 
 
@@ -71,10 +72,11 @@ def next_run_directory(config: Path) -> Path:
 
 def start(experiment: Experiment, root: Path, runner: str) -> Summary:
     """Prepare a new run and train it to its end."""
-    run = RunDirectory.create(root)
+    check_start(experiment, runner)
     say = _Speaker()
     clock = time.perf_counter()
-    prepare_run(experiment, run, runner)
+    with RunDirectory.prepared(root) as run:
+        prepare_run(experiment, run, runner)
     say.phase(Phase("contract prepared", time.perf_counter() - clock))
     if runner == "local":
         warn_of_idle_accelerator(say.line)
@@ -90,6 +92,7 @@ def resume(root: Path, overrides: tuple[str, ...], workers: int | None, runner: 
     old = load_experiment(path)
     new = resolved(path, overrides, workers)
     check_resumable(old, new)
+    check_start(new, choose_runner(runner, new))
     if new != old:
         write_atomically(path, experiment_yaml(new).encode())
     return _train(run, choose_runner(runner, new), _Speaker())

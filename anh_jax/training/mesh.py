@@ -31,11 +31,17 @@ def make_mesh(*, data: int = 1, fsdp: int = 1, tensor: int = 1) -> Mesh:
         asked = " x ".join(f"{name} {size}" for name, size in zip(AXES, sizes, strict=True))
         raise ConfigError(
             f"mesh: {asked} needs {count} devices, {jax.process_count()} process(es) have"
-            f" {len(devices)}; change mesh.data, mesh.fsdp or mesh.tensor"
+            f" {len(devices)}; change mesh.data, mesh.fsdp or mesh.tensor{_more_workers(count)}"
         )
     # Explicit axis types, jax's default, refuse ordinary losses; Auto lets the partitioner choose.
     types = (AxisType.Auto,) * len(AXES)
     return jax.make_mesh(sizes, AXES, axis_types=types, devices=devices[:count])
+
+
+def _more_workers(count: int) -> str:
+    # A process has one CPU device unless it asks for more, so more processes are the way.
+    one = jax.process_count() == 1 and jax.default_backend() == "cpu"
+    return f", or run on {count} CPU processes with --workers {count}" if one else ""
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
