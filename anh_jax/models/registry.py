@@ -46,6 +46,7 @@ def build_model(config: ModelConfig, fields: Mapping[str, ExampleField]) -> Mode
             _check_tokens(config, _shape(fields, "tokens", "language_model"))
             return language_model(config)
         case ImportedModel():
+            _refuse_other_class(config.path)
             built = _call(config.path, "model", fields, options=config.options)
             if not isinstance(built, Model):
                 raise ConfigError(
@@ -74,6 +75,16 @@ def build_loss(config: LossConfig) -> Loss:
                     " return a function of (predictions, examples)"
                 )
             return cast(Loss, built)
+
+
+def _refuse_other_class(path: str) -> None:
+    # A class of modules would fail in the user's own code: our call hands over fields, no rngs.
+    found: object = load_function(path, key="model.import")
+    if isinstance(found, type) and not issubclass(found, Model):
+        raise ConfigError(
+            f"model.import: {path} is a class; name a function of the example's fields that returns"
+            " an anh_jax.models.model.Model (anh_jax.models.modules.model_from_nnx makes one)"
+        )
 
 
 def _shape(fields: Mapping[str, ExampleField], name: str, model: str) -> tuple[int, ...]:

@@ -39,6 +39,10 @@ def loss(smoothing=0.0):
 def nothing(*arguments, **options):
     return 3
 
+class Module:
+    def __init__(self, rngs):
+        self.weights = rngs.params()
+
 def broken(fields):
     raise TypeError("raised inside")
 """
@@ -81,6 +85,7 @@ def test_models_and_losses_of_your_own_are_imported():
         (ImportedModel(path="no_such_code:build"), "model.import: no_such_code:build"),
         (ImportedModel(path="users_code:build"), "model.options: .*missing a required argument"),
         (ImportedModel(path="users_code:nothing"), "returned a int; return an .*Model"),
+        (ImportedModel(path="users_code:Module"), "Module is a class; name a function .*Model"),
     ],
 )
 def test_imports_that_give_no_model_are_refused_by_key(config, message):
