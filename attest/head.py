@@ -7,7 +7,7 @@ from attest.check import hold, refuse
 from attest.checkpoint import Checkpoint
 from attest.cosignature import open_cosigned
 from attest.errors import RefusedError
-from attest.note import UnknownLines
+from attest.note import KeyName, Note, UnknownLines
 from attest.trust import Policy
 
 __all__ = ["Head", "check_quorum", "open_head"]
@@ -18,6 +18,10 @@ _CHECKS = {
     "origin": "checkpoint",
     "unknown signature": "checkpoint",
 }
+
+
+# Refusals that a proof of another run meets under an honest policy.
+_FOREIGN = ("origin", "unknown signature")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +56,27 @@ def open_head(note: bytes, policy: Policy) -> Head:
     try:
         opened = open_cosigned(note, policy.log.key, tuple(operators), UnknownLines.REFUSE)
     except RefusedError as error:
-        refuse(_CHECKS.get(error.check, "checkpoint signature"), str(error))
+        foreign = _foreign_log(note, policy) if error.check in _FOREIGN else None
+        refuse(_CHECKS.get(error.check, "checkpoint signature"), foreign or str(error))
     times: dict[str, int] = {}
     # Two keys of one operator are one voice, which speaks when it first spoke.
     for cosignature in sorted(opened.cosignatures, key=lambda c: c.time):
         times.setdefault(operators[cosignature.witness], cosignature.time)
     return Head(note, opened.checkpoint, times)
+
+
+def _foreign_log(note: bytes, policy: Policy) -> str | None:
+    """Return the words for a checkpoint of a log that the policy does not name, or None."""
+    opened = Note.from_bytes(note)
+    origin, log = opened.text.partition("\n")[0], policy.log.key
+    if origin == log.name and KeyName.of(log) in {line.signer for line in opened.signatures}:
+        return None
+    key = " with another key" if origin == log.name else f", {log.name[:160]}"
+    return (
+        f"the policy does not name this log, {origin[:160]} (it names one{key}), so it is probably "
+        "for another run; use the policy of this run, or make yours from it: anh policy new FILE "
+        "--like D/policy.toml"
+    )
 
 
 def check_quorum(head: Head, policy: Policy) -> None:

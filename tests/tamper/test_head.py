@@ -7,7 +7,7 @@ import pytest
 
 from attest.cosignature import cosign
 from attest.equivocation import check_evidence
-from attest.errors import EquivocationError
+from attest.errors import EquivocationError, RefusedError
 from attest.merkle import EMPTY_ROOT
 from attest.note import Note, NoteSignature, sign_note
 from attest.statements import Counts
@@ -41,6 +41,18 @@ def test_checkpoint_of_another_origin_is_refused(tale: ModuleType, refused) -> N
     for i, name in enumerate(("wit-a", "wit-b")):
         moved = moved.signed_also(cosign(text, f"{name}.example", tale.key(name), 9 + i))
     refused("checkpoint", story, story.proof(moved.to_bytes()))
+
+
+def test_a_log_and_a_witness_that_the_policy_does_not_name_are_told_apart(
+    tale: ModuleType,
+) -> None:
+    story, base, key = tale.honest(), tale.policy(), tale.vkey("log-b")
+    other = replace(base, log=replace(base.log, origin=key.name, key=key))
+    with pytest.raises(RefusedError, match="checkpoint: the policy does not name this log"):
+        story.verify(policy=other)
+    stranger = story.checkpoint(witnesses=("wit-a", "wit-b", "stranger"))
+    with pytest.raises(RefusedError, match=r"^checkpoint: note has a line by stranger"):
+        story.verify(story.proof(stranger))
 
 
 def test_bad_log_signature_is_refused(tale: ModuleType, refused) -> None:
