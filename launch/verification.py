@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attest.checkpoint import Checkpoint
 from attest.client import verify_run
-from attest.errors import FormatError, InputError
+from attest.errors import FormatError, InputError, UnsupportedError
 from attest.memory import ConsistencySource, Memory
+from attest.note import Note
 from attest.policy import load_policy
 from attest.proof import parse_proof
 from attest.statements import Final, Genesis
 from attest.trust import Policy
 from attest.verdict import Verdict
+from launch.errors import CheckFailed
 from launch.key_home import key_folder
 
 if TYPE_CHECKING:
@@ -47,6 +50,33 @@ def verify_proof(
     total = (time.perf_counter() - start) * 1e3
     remembering = 0.0 if history is None else history.writing_seconds * 1e3
     return TimedVerdict(verdict, total - remembering, remembering)
+
+
+def verify_proof_file(
+    path: Path, data: bytes, policy: Policy, *, artifact: Path | None, history: Memory | None
+) -> TimedVerdict:
+    """Verify the run proof that was read from `path`; bytes that are no proof are told by its name.
+
+    Raises what `verify_proof` raises, and CheckFailed for such bytes.
+    """
+    try:
+        return verify_proof(data, policy, artifact=artifact, history=history)
+    except FormatError as error:
+        if not isinstance(error, UnsupportedError) and error.code != "version" and _no_proof(data):
+            raise CheckFailed(
+                f"{path}: no run proof as it was written: {error}; it is damaged, cut off or was "
+                "changed after it was written, so get the file again"
+            ) from error
+        raise
+
+
+def _no_proof(data: bytes) -> bool:
+    """Tell whether the bytes themselves are at fault, and not what is beside them."""
+    try:
+        Checkpoint.from_text(Note.from_bytes(parse_proof(data).checkpoint).text)
+    except FormatError:
+        return True
+    return False
 
 
 def read_file(path: Path) -> bytes:

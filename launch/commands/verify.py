@@ -14,7 +14,7 @@ from launch.verification import (
     read_file,
     read_policy,
     verify_opened_tile,
-    verify_proof,
+    verify_proof_file,
 )
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ def command(
         if proof is None:
             raise CommandError("an opened tile rests on its run's proof: add --proof D/run.proof")
         proof_data = read_file(proof)
-        found = verify_proof(proof_data, trusted, artifact=artifact, history=memory)
+        found = verify_proof_file(proof, proof_data, trusted, artifact=artifact, history=memory)
         return _emit_tile(verify_opened_tile(data, proof_data).opening, found, form)
     if proof is not None:
         raise CommandError(f"--proof: {file} is no opened tile; only those rest on a proof")
-    found = verify_proof(data, trusted, artifact=artifact, history=memory)
+    found = verify_proof_file(file, data, trusted, artifact=artifact, history=memory)
     document = found.verdict.to_json() | {"milliseconds": round(found.milliseconds, 3)}
     emit(form, document, _lines(found))
     return found.verdict.exit_code

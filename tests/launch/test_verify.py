@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -55,13 +56,50 @@ def test_flipped_byte_is_refused_in_one_line(
     assert captured.out == "" and captured.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (lambda data: data[:3000], "not JSON: "),
+        (lambda data: data.replace(b'"text":', b'"test":', 1), "expected an object of exactly"),
+    ],
+    ids=["cut off", "changed"],
+)
+def test_a_damaged_proof_is_named_with_what_to_do(
+    damage: Callable[[bytes], bytes],
+    fault: str,
+    proven,
+    key_home: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = proven.root / "run.proof"
+    path.write_bytes(damage(path.read_bytes()))
+    assert verify(proven) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert str(path) in captured.err and fault in captured.err
+    assert "get the file again" in captured.err
+
+
+def test_a_proof_of_a_later_version_is_not_called_damaged(
+    proven, key_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = proven.root / "run.proof"
+    head, _, tail = path.read_bytes().rpartition(b'"version":')
+    path.write_bytes(head + b'"version":99' + tail[tail.index(b"}") :])
+    assert verify(proven) == 1
+    error = capsys.readouterr().err
+    assert "this program reads version" in error and "damaged" not in error
+
+
 def test_policy_of_another_run_is_refused(
     proven, maker, key_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = maker("other")
     arguments = [str(proven.root / "run.proof"), "--policy", str(other.root / "policy.toml")]
     assert run(["verify", *arguments]) == 1
-    assert "checkpoint" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "checkpoint: the policy does not name this log" in error
+    assert "another run" in error and "--like D/policy.toml" in error
 
 
 def test_artifact_is_compared(proven, key_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
