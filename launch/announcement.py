@@ -14,6 +14,7 @@ from launch.auditor_name import Asked, auditor_name, read_policy
 from launch.commands.log import log_folder
 from launch.errors import CommandError
 from launch.logged_run import read_announced
+from launch.unsigned_run import NOTHING_SIGNED, is_unsigned
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,10 @@ def announce(directory: Path, asked: Asked) -> Announcement:
 
 
 def begun_run(directory: Path) -> RunDirectory:
-    """Open a run that has a genesis; raises CommandError where it has not begun."""
+    """Open a run that has a genesis; raises CommandError where it has none."""
     run = RunDirectory.open(directory)
+    if is_unsigned(directory):
+        raise CommandError(f"{directory}: {NOTHING_SIGNED} or audited")
     if not run.has_statement("genesis"):
         raise CommandError(f"{directory}: the run has not begun; try again after its first step")
     return run

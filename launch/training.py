@@ -21,6 +21,7 @@ from launch.output import Progress, progress
 from launch.phases import Phase
 from launch.run_outcome import RunOutcome
 from launch.start_checks import check_start
+from launch.unsigned_run import NOTHING_SIGNED
 from launch.watch import RunWatch
 
 
@@ -220,7 +221,7 @@ def _unattested(run: RunDirectory, seconds: float) -> Summary:
         shown=(
             *_holdout_lines(facts),
             f"run directory    {run.root}",
-            "nothing was signed (attest.mode: off), so nothing can be verified",
+            NOTHING_SIGNED,
         ),
     )
 

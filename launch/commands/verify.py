@@ -50,7 +50,7 @@ def command(
     and what was not checked. The newest checkpoint of the log is remembered in $ANH_HOME/logs, so
     that a log cannot show you two histories.
     """
-    data = read_file(file)
+    data = _read_proof(file)
     trusted = read_policy(policy)
     if history is not None and log is not None:
         raise CommandError("--history and --log: give one of them")
@@ -67,6 +67,17 @@ def command(
     document = found.verdict.to_json() | {"milliseconds": round(found.milliseconds, 3)}
     emit(form, document, _lines(found))
     return found.verdict.exit_code
+
+
+def _read_proof(file: Path) -> bytes:
+    try:
+        return read_file(file)
+    except FileNotFoundError:
+        from launch.unsigned_run import NOTHING_SIGNED, is_unsigned
+
+        if is_unsigned(file.parent):
+            raise CommandError(f"{file}: no such file: {NOTHING_SIGNED}") from None
+        raise
 
 
 def _emit_tile(opened: "Opening", found: TimedVerdict, form: Form) -> int:

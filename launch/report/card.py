@@ -11,7 +11,7 @@ def render_card(facts: RunFacts) -> str:
     if facts.judgement is not None:
         lines += ["```text", *(line.replace("`", "'") for line in facts.judgement.lines), "```"]
     else:
-        lines += [f"No run proof yet: {state_of(facts).words}."]
+        lines += [f"No run proof{'' if facts.unsigned else ' yet'}: {state_of(facts).words}."]
     lines += [
         "",
         "| | |",

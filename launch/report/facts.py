@@ -20,6 +20,7 @@ from attest.statements import Attempt, Audit, Final, Genesis, Property, Row, dec
 from launch.errors import CheckFailed
 from launch.metrics_rows import MetricsRow, read_metrics_rows
 from launch.report.plot import Point
+from launch.unsigned_run import is_unsigned
 from launch.verification import read_file, verify_proof
 
 _T = TypeVar("_T")
@@ -60,6 +61,7 @@ class RunFacts:
     audits: tuple[Audit, ...]
     properties: tuple[Property, ...]
     judgement: Judgement | None
+    unsigned: bool
     troubles: tuple[str, ...]
 
     @property
@@ -109,6 +111,7 @@ def read_facts(directory: Path) -> RunFacts:
         audits=proven.audits,
         properties=proven.properties,
         judgement=tried(lambda: judge(directory), None),
+        unsigned=is_unsigned(directory),
         troubles=tuple(troubles),
     )
 

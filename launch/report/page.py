@@ -9,6 +9,7 @@ from launch.report.elements import definitions, duration, section, table
 from launch.report.facts import RunFacts, decimal, median
 from launch.report.plot import Point, Series, line_chart, threshold_bar
 from launch.report.style import STYLE
+from launch.unsigned_run import NOTHING_SIGNED
 
 NON_CLAIMS = (
     "It is no proof of computation: nobody proved every operation, steps are sampled and redone.",
@@ -58,13 +59,20 @@ def state_of(facts: RunFacts) -> Standing:
         return Standing("verification failed", "bad")
     if facts.final is not None:
         return Standing("finished", "good")
-    return Standing(f"unfinished: {facts.steps_done} of {facts.contract.steps} steps", "doubt")
+    done, steps = facts.steps_done, facts.contract.steps
+    unfinished = f"unfinished: {done} of {steps} steps"
+    if facts.unsigned:
+        far = "finished" if done >= steps else unfinished
+        return Standing(f"{far}; nothing was signed (attest.mode: off)", "doubt")
+    return Standing(unfinished, "doubt")
 
 
 def _header(facts: RunFacts) -> str:
     standing = state_of(facts)
     if facts.judgement is not None and facts.judgement.lines:
         assurance = escape(facts.judgement.lines[0])
+    elif facts.unsigned:
+        assurance = NOTHING_SIGNED
     else:
         assurance = "no run proof yet: nothing here has been checked by anyone else"
     return (
@@ -138,7 +146,9 @@ def _charts(facts: RunFacts) -> str:
 
 def _assurance(facts: RunFacts) -> str:
     judgement = facts.judgement
-    if judgement is None:
+    if facts.unsigned:
+        said = f"<p>There is no <code>run.proof</code>: {NOTHING_SIGNED}.</p>"
+    elif judgement is None:
         said = "<p>There is no <code>run.proof</code> yet. It is written when the run ends.</p>"
     else:
         first, *rest = judgement.lines
