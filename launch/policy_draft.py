@@ -166,7 +166,10 @@ def shortcomings(policy: Policy) -> list[str]:
     if len(policy.operators()) == 1:
         found.append("one operator holds every role: any verdict says integrity, not honesty")
     if not policy.of_role(Role.MONITOR):
-        found.append("no monitor key: omissions are never checked, so the level stays witnessed")
+        # Where no witness is foreign, the level is below what a missing monitor allows anyway.
+        logged = highest_level(policy) is Level.LOGGED
+        held = "" if logged else ", so the level is witnessed at most"
+        found.append(f"no monitor key: omissions are never checked{held}")
     if not policy.of_role(Role.AUDITOR):
         found.append("no auditor key: no audit counts")
     if not policy.contracts and not policy.runs:

@@ -58,6 +58,17 @@ def test_policy_like_a_runs_adds_a_foreign_auditor(
     assert ("acme", HEX) in [(entry.operator, entry.public.hex()) for entry in policy.keys]
 
 
+@pytest.mark.parametrize(("witness", "level"), [("lab", "logged"), ("w", "witnessed")])
+def test_what_a_missing_monitor_costs_agrees_with_what_is_reachable(
+    witness: str, level: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(tmp_path, *BASE, "--witness", f"{WITNESSES[0]}={witness}", "--level", "logged")
+    shown = capsys.readouterr().out
+    assert f"reachable  {level} at most" in shown
+    assert "omissions are never checked" in shown
+    assert ("the level is witnessed at most" in shown) is (level == "witnessed")
+
+
 def test_existing_policy_is_never_replaced(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
