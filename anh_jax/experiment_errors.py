@@ -75,6 +75,9 @@ def explain(error: msgspec.ValidationError, *, config_class: type, raw: Any, ori
     if expected := _EXPECTED.match(what):
         want = re.sub(r"`([^`]*)`", lambda word: _WORDS.get(word[1], word[1]), expected["want"])
         got = "nothing" if value is None else _shown(value)
+        hint = _every(path, value)
+        if hint:
+            return f"{line}{got} does not fit{hint}"
         if "matching regex" in want:
             about = schemas.description_at(schema, raw, path)
             return f"{line}{got} does not fit: {about}" if about else f"{line}{got} does not fit"
@@ -101,6 +104,16 @@ def _shown(value: object) -> str:
     text = repr(value)
     text = text if len(text) <= 40 else text[:37] + "..."
     return f"text {text}" if isinstance(value, str) else text
+
+
+def _every(path: Path, value: object) -> str:
+    # The commonest slip in these two: the number alone, without the word.
+    number = str(value).removeprefix("every").strip()
+    if path in (("attest", "digest"), ("attest", "segments")) and re.fullmatch(
+        "[1-9][0-9]{0,3}", number
+    ):
+        return f" (did you mean 'every {number}'?)"
+    return ""
 
 
 def _unknown(path: Path, schema: inspect.StructType, raw: Any) -> str:

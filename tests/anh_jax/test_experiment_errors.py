@@ -209,6 +209,12 @@ def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             "attest.digest=each 2",
             "attest.digest: text 'each 2' does not fit: State digest policy, 'every N'",
         ),
+        ("attest.digest=20", "attest.digest: 20 does not fit (did you mean 'every 20'?)"),
+        ("attest.segments=20", "attest.segments: 20 does not fit (did you mean 'every 20'?)"),
+        (
+            "attest.segments=every20",
+            "attest.segments: text 'every20' does not fit (did you mean 'every 20'?)",
+        ),
         ("training.steps", "write it as key=value, such as training.steps=100"),
         ("=3", "write it as key=value, such as training.steps=100"),
         ("training..steps=3", "write it as key=value, such as training.steps=100"),
