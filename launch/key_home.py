@@ -27,8 +27,10 @@ def key_path(name: str) -> Path:
 
 
 def make_key(name: str) -> PrivateKey:
-    """Make and keep a new key; raises InputError where the name is taken."""
+    """Make and keep a new key; raises CommandError where the name is taken."""
     path = key_path(name)
+    if os.path.lexists(path):
+        raise CommandError(f"key {path}: exists; choose another name, keys are never replaced")
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = PrivateKey.generate()
     key.save(path, comment=name)

@@ -22,6 +22,7 @@ def test_new_key_is_private_and_never_replaced(
     before = path.read_bytes()
     assert PrivateKey.load(path).public.hex() in capsys.readouterr().out
     assert run(["key", "new", "acme"]) == 2
+    assert "choose another name, keys are never replaced" in capsys.readouterr().err
     assert path.read_bytes() == before
 
 
