@@ -47,6 +47,7 @@ def command(*, run_dir: Path, form: Form) -> int:
         if finding.fix:
             lines.append(f"{'':<19}  fix: {finding.fix}")
     counted = sum(1 for document in documents if document["status"] != Status.GOOD.value)
-    lines.append("" if counted == 0 else f"{counted} of {len(documents)} need attention")
+    needs = "needs" if counted == 1 else "need"
+    lines.append("" if counted == 0 else f"{counted} of {len(documents)} {needs} attention")
     emit(form, {"findings": documents, "exitCode": int(worst)}, [line for line in lines if line])
     return worst

@@ -216,6 +216,7 @@ def test_doctor_fails_only_on_what_stops_a_run(
     assert run(["doctor"]) == code
     shown = capsys.readouterr().out
     assert "1 GiB free" in shown
+    assert ("1 of 1 needs attention" in shown) is (status is not Status.GOOD)
     assert ("fix: free space" in shown) is (status is not Status.GOOD)
     assert run(["doctor", "--json"]) == code
     assert json.loads(capsys.readouterr().out)["findings"][0]["status"] == status.value
