@@ -21,7 +21,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +102,7 @@ class RunDirectory:
 
     @classmethod
     @contextmanager
-    def prepared(cls, root: Path) -> "Iterator[RunDirectory]":
+    def prepared(cls, root: Path) -> "Generator[RunDirectory, None, None]":
         """Make a new run for the block to prepare; without a contract.json at its end, unmake it.
 
         What is unmade is only what did not exist before.
