@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from anh_jax.errors import AnhError, ConfigError
-from anh_jax.experiment import load_experiment
+from anh_jax.experiment import experiment_yaml, load_experiment
 from anh_jax.run_directory import RunDirectory
 from launch import training
 from launch.cli import run
@@ -69,3 +69,13 @@ def test_a_neighbour_and_a_written_contract_stay(tmp_path: Path) -> None:
         (made.root / "contract.json").write_bytes(b"{}")
         raise AnhError("stop")
     assert (root / "contract.json").exists() and made.programs.is_dir()
+
+
+def test_a_mesh_that_cannot_be_resumed_on_is_not_kept(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(experiment_yaml(load_experiment(DIGITS)))
+    (tmp_path / "contract.json").write_bytes(b"{}")
+    before = config.read_bytes()
+    with pytest.raises(ConfigError, match="needs 64 devices"):
+        training.resume(tmp_path, ("mesh.data=64",), None, "local")
+    assert config.read_bytes() == before
