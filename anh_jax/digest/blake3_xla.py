@@ -5,7 +5,6 @@ Full chunks go through one kernel, whatever message they belong to; the last chu
 or its only one, through a form that takes each lane's own length.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anh_jax.digest.block_cut import BlockCut
 from anh_jax.digest.kernels import (
     BLOCK_BYTES,
     CHUNK_BYTES,
@@ -23,7 +21,7 @@ from anh_jax.digest.kernels import (
     in_slabs,
     xla_kernels,
 )
-from anh_jax.digest.leaves import Messages, Words, hash_leaves, lay_leaves
+from anh_jax.digest.leaves import ChunkHash, Messages, Words, hash_leaves, lay_leaves
 from anh_jax.digest.merge_list import MergeLevels, merge_chunks, run_merges
 from attest.blake3_pure import blake3_context_key
 from attest.digest_tree import DigestLevel
@@ -55,36 +53,26 @@ class Blake3:
     kernels: Kernels
 
     @property
-    def chunk_bytes(self) -> int:
-        """Return the bytes of a full chunk."""
-        return CHUNK_BYTES
+    def chunks(self) -> ChunkHash:
+        """Return what hashes full chunks: the kernels."""
+        key, flags, kernels = self.tiles.key, self.tiles.flags, self.kernels
+        read = kernels.tensor_chunks
+        return ChunkHash(
+            size=CHUNK_BYTES,
+            rows=lambda words, counters: kernels.chunks(words, counters, jnp.asarray(key), flags),
+            in_place=None
+            if read is None
+            else lambda tensors, cut, first: read(tensors, cut, first, jnp.asarray(key), flags),
+        )
 
     @property
     def lanes(self) -> int:
         """Return how many merges keep the backend busy."""
         return self.kernels.lanes
 
-    @property
-    def reads_in_place(self) -> bool:
-        """Return whether the kernels read tensors where they lie."""
-        return self.kernels.tensor_chunks is not None
-
     def blocks(self, length: int) -> int:
         """Return the blocks of a chunk of `length` bytes; an empty one has one block."""
         return max(1, -(-length // BLOCK_BYTES))
-
-    def full(self, words: jax.Array, counters: jax.Array) -> jax.Array:
-        """Hash full chunks uint32[n, 256] to chaining values uint32[n, 8]."""
-        return self.kernels.chunks(words, counters, jnp.asarray(self.tiles.key), self.tiles.flags)
-
-    def full_in_place(
-        self, tensors: Sequence[jax.Array], cut: BlockCut, first: jax.Array
-    ) -> jax.Array:
-        """Hash the full chunks of tensors where they lie to chaining values uint32[n, 8]."""
-        if self.kernels.tensor_chunks is None:
-            raise NotImplementedError("these kernels read no tensors where they lie")
-        key = jnp.asarray(self.tiles.key)
-        return self.kernels.tensor_chunks(tensors, cut, first, key, self.tiles.flags)
 
     def last(
         self, words: jax.Array, lengths: jax.Array, counters: jax.Array, whole: jax.Array

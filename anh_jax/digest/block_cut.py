@@ -13,9 +13,8 @@ import jax
 import numpy as np
 from jax import lax
 
-from anh_jax.digest.kernels import BLOCK_BYTES, CHUNK_BYTES
+from anh_jax.digest.kernels import BLOCK_BYTES, CHUNK_BLOCKS, CHUNK_BYTES
 
-CHUNK_BLOCKS = CHUNK_BYTES // BLOCK_BYTES
 # Pallas counts elements in 32 signed bits.
 _MAX_ELEMENTS = 1 << 31
 

@@ -47,11 +47,6 @@ class TreeHash(LeafHash, Protocol):
         """Return how many merges keep the backend busy."""
         ...
 
-    @property
-    def reads_in_place(self) -> bool:
-        """Return whether there is a `full_in_place`."""
-        ...
-
     def merge(self, words: jax.Array, kind: jax.Array) -> jax.Array:
         """Merge pairs uint32[n, 16] to uint32[n, 8], as a `merge_list.Kind` says."""
         ...
@@ -105,7 +100,9 @@ class DevicePlan:
 
 def make_plan(tree_hash: TreeHash, mesh: PrimeMesh, tensors: Sequence[TensorCut]) -> DevicePlan:
     """Plan the digest of tensors whose cuts are known."""
-    read = in_place_batches(mesh, tensors) if tree_hash.reads_in_place else []
+    chunks = tree_hash.chunks
+    in_reach = chunks is not None and chunks.in_place is not None
+    read = in_place_batches(mesh, tensors) if in_reach else []
     whole = [tuple(_pieces(i, tensors[i], 1)[0] for i in members) for _, members in read]
     copied = _batches(tensors, {piece.tensor for pieces in whole for piece in pieces})
     batches = (*copied, *whole)

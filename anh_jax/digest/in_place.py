@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from anh_jax.digest.block_cut import CHUNK_BLOCKS, BlockCut, block_cut
-from anh_jax.digest.kernels import BLOCK_BYTES
+from anh_jax.digest.block_cut import BlockCut, block_cut
+from anh_jax.digest.kernels import BLOCK_BYTES, CHUNK_BLOCKS
 from anh_jax.digest.leaves import (
     LeafBatch,
     LeafHash,
@@ -110,7 +110,9 @@ def hash_in_place(
     first = jnp.int32(0)
     for name, blocks in how.steps:
         first += lax.axis_index(name) * jnp.int32(blocks)
-    full = leaf_hash.full_in_place(tensors, how.cut, first)
+    chunks = leaf_hash.chunks
+    assert chunks is not None and chunks.in_place is not None  # else no such batch is planned
+    full = chunks.in_place(tensors, how.cut, first)
     rests = [_rest(each, how, first) for each in tensors] if batch.buckets else []
     return jnp.concatenate([full, *hash_last_leaves(leaf_hash, batch, rests, operands)])
 

@@ -28,6 +28,7 @@ TensorChunks: TypeAlias = Callable[
 CHUNK_BYTES = 1024
 CHUNK_WORDS = 256
 BLOCK_BYTES = 64
+CHUNK_BLOCKS = CHUNK_BYTES // BLOCK_BYTES
 BLOCK_WORDS = 16
 IV = np.array(
     (

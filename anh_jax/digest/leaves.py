@@ -6,7 +6,7 @@ buckets by its number of blocks, and each lane of a bucket has its own length.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -32,26 +32,30 @@ class Messages:
     length: int
 
 
+@dataclass(frozen=True, slots=True)
+class ChunkHash:
+    """Hash full chunks of `size` bytes that are not their message's only one.
+
+    `rows(words, counters)` takes uint32[n, size / 4] and the chunks' places in their messages,
+    uint32[n], to uint32[n, 8]. `in_place(tensors, cut, first)` hashes chunks of tensors where they
+    lie, as `Kernels.tensor_chunks` says; None where no kernel can.
+    """
+
+    size: int
+    rows: Callable[[jax.Array, jax.Array], jax.Array]
+    in_place: Callable[[Sequence[jax.Array], BlockCut, jax.Array], jax.Array] | None
+
+
 class LeafHash(Protocol):
-    """Hash leaves; `chunk_bytes` is the length of a full chunk, or None where nothing is cut."""
+    """Hash leaves; `chunks` is None where a message is hashed from end to end."""
 
     @property
-    def chunk_bytes(self) -> int | None:
-        """Return the bytes of a full chunk."""
+    def chunks(self) -> ChunkHash | None:
+        """Return what hashes full chunks."""
         ...
 
     def blocks(self, length: int) -> int:
         """Return the blocks that a last leaf of `length` bytes takes."""
-        ...
-
-    def full(self, words: jax.Array, counters: jax.Array) -> jax.Array:
-        """Hash full chunks that are not their message's only one: uint32[n, w] -> uint32[n, 8]."""
-        ...
-
-    def full_in_place(
-        self, tensors: Sequence[jax.Array], cut: BlockCut, first: jax.Array
-    ) -> jax.Array:
-        """Hash the full chunks of tensors where they lie, as `Kernels.tensor_chunks` says."""
         ...
 
     def last(
@@ -115,16 +119,14 @@ class LeafBatch:
 
 def lay_leaves(leaf_hash: LeafHash, messages: Sequence[Messages], first: int) -> LeafBatch:
     """Lay out a batch whose leaves start at row `first` of the pool."""
-    full = tuple(_full_chunks(leaf_hash, each.length) for each in messages)
+    chunk = _chunk_bytes(leaf_hash)
+    full = tuple(_full_chunks(chunk, each.length) for each in messages)
     leaves: list[list[Rows]] = []
     row = first
     for each, count in zip(messages, full, strict=True):
         leaves.append([row + np.arange(each.count * count).reshape(each.count, count)])
         row += each.count * count
-    rests = [
-        each.length - count * (leaf_hash.chunk_bytes or 0)
-        for each, count in zip(messages, full, strict=True)
-    ]
+    rests = [each.length - count * chunk for each, count in zip(messages, full, strict=True)]
     last = [index for index, rest in enumerate(rests) if rest or not full[index]]
     buckets = _buckets({index: leaf_hash.blocks(rests[index]) for index in last}, messages)
     lanes: list[LastLeaves] = []
@@ -161,14 +163,15 @@ def hash_leaves(
     `words` has uint32[count, words] for each of its messages, zero after the last byte.
     """
     values: list[jax.Array] = []
-    cut = (leaf_hash.chunk_bytes or 0) // 4
+    cut = _chunk_bytes(leaf_hash) // 4
     chunks = [
         array[:, : count * cut].reshape(-1, cut)
         for array, count in zip(words, batch.full, strict=True)
         if count
     ]
     if chunks:
-        values.append(leaf_hash.full(_concatenated(chunks), operands.counters))
+        assert leaf_hash.chunks is not None  # of a hash without chunks none are counted
+        values.append(leaf_hash.chunks.rows(_concatenated(chunks), operands.counters))
     rests = [array[:, count * cut :] for array, count in zip(words, batch.full, strict=True)]
     return _concatenated([*values, *hash_last_leaves(leaf_hash, batch, rests, operands)])
 
@@ -193,10 +196,14 @@ def hash_last_leaves(
     return values
 
 
-def _full_chunks(leaf_hash: LeafHash, length: int) -> int:
+def _chunk_bytes(leaf_hash: LeafHash) -> int:
+    """Return the bytes of a full chunk; 0 where a hash has no chunks."""
+    return 0 if leaf_hash.chunks is None else leaf_hash.chunks.size
+
+
+def _full_chunks(chunk: int, length: int) -> int:
     """Count full chunks; a message of one chunk has a last leaf alone, as it is its own root."""
-    chunk = leaf_hash.chunk_bytes
-    return length // chunk if chunk is not None and length > chunk else 0
+    return length // chunk if 0 < chunk < length else 0
 
 
 def _buckets(blocks: dict[int, int], messages: Sequence[Messages]) -> tuple[Bucket, ...]:

@@ -19,7 +19,7 @@ from jax import lax
 
 from anh_jax.digest.kernels import (
     BLOCK_BYTES,
-    CHUNK_BYTES,
+    CHUNK_BLOCKS,
     IV,
     PERMUTATION,
     ROUNDS,
@@ -31,8 +31,6 @@ from anh_jax.digest.kernels import (
 Execution: TypeAlias = Literal["compiled", "interpreted"]
 Rounds: TypeAlias = Literal["unrolled", "rolled"]
 Words: TypeAlias = tuple[jax.Array, ...]
-
-CHUNK_BLOCKS = CHUNK_BYTES // BLOCK_BYTES
 
 _QUARTERS = (
     (0, 4, 8, 12),

@@ -16,8 +16,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from anh_jax.digest.block_cut import CHUNK_BLOCKS, BlockCut
-from anh_jax.digest.kernels import BLOCK_BYTES
+from anh_jax.digest.block_cut import BlockCut
+from anh_jax.digest.kernels import BLOCK_BYTES, CHUNK_BLOCKS
 from anh_jax.digest.pallas_blake3 import (
     Execution,
     Rounds,

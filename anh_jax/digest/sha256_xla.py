@@ -4,7 +4,6 @@ Source: FIPS 180-4, sections 4.1.2, 5.1.1, 5.2.1 and 6.2.2. A message is one tag
 material, so every word of a block is made of two words of the material.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -12,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from anh_jax.digest.block_cut import BlockCut
 from anh_jax.digest.kernels import in_slabs, rotate_right
 from anh_jax.digest.leaves import Messages, hash_leaves, lay_leaves
 from attest.digest_tree import DigestLevel
@@ -113,28 +111,13 @@ class Sha256:
     lanes: int
 
     @property
-    def chunk_bytes(self) -> None:
+    def chunks(self) -> None:
         """Return None: a message is hashed from end to end."""
         return
 
     def blocks(self, length: int) -> int:
         """Return the blocks of a message of `length` bytes and its tag."""
         return -(-(length + _ADDED_BYTES) // _BLOCK_BYTES)
-
-    def full(self, words: jax.Array, counters: jax.Array) -> jax.Array:
-        """Refuse: there are no chunks."""
-        raise NotImplementedError("SHA-256 has no chunks")
-
-    @property
-    def reads_in_place(self) -> bool:
-        """Return False: a message is hashed from end to end."""
-        return False
-
-    def full_in_place(
-        self, tensors: Sequence[jax.Array], cut: BlockCut, first: jax.Array
-    ) -> jax.Array:
-        """Refuse: there are no chunks."""
-        raise NotImplementedError("SHA-256 has no chunks")
 
     def last(
         self, words: jax.Array, lengths: jax.Array, counters: jax.Array, whole: jax.Array

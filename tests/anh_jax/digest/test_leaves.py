@@ -20,7 +20,7 @@ def test_every_leaf_has_a_row_and_room(leaf_hash: LeafHash, messages: list[Messa
     batch = lay_leaves(leaf_hash, messages, first)
     rows = np.concatenate([leaves.reshape(-1) for leaves in batch.leaves])
     assert sorted(rows) == list(range(first, first + batch.rows))
-    chunk = leaf_hash.chunk_bytes or 0
+    chunk = 0 if leaf_hash.chunks is None else leaf_hash.chunks.size
     lanes = {}
     for bucket, last in zip(batch.buckets, batch.operands.buckets, strict=True):
         at = 0
