@@ -2,7 +2,11 @@
 
 import hashlib
 import itertools
+import json
 import math
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -204,3 +208,37 @@ def golden_state() -> dict[str, Any]:
             "list": [np.uint8(1), {5: np.uint8(2)}, []],
         },
     }
+
+
+@pytest.fixture(scope="session")
+def two_processes() -> Callable[[str], list[dict[str, Any]]]:
+    """Return what runs a program as ranks 0 and 1 and gives the JSON object that each prints.
+
+    The program finds the coordinator's address and its rank in sys.argv.
+    """
+
+    def run(program: str) -> list[dict[str, Any]]:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{listener.getsockname()[1]}"
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", program, address, str(rank)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(2)
+        ]
+        try:
+            outputs = [process.communicate(timeout=200) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        for process, (_, errors) in zip(processes, outputs, strict=True):
+            assert process.returncode == 0, errors
+        # The collectives' library prints too.
+        lines = [output.splitlines() for output, _ in outputs]
+        return [json.loads(next(line for line in each if line.startswith("{"))) for each in lines]
+
+    return run

@@ -1,9 +1,6 @@
 """Two processes of four devices each: only digests cross, and both get the root of one process."""
 
-import json
-import socket
-import subprocess
-import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -100,32 +97,9 @@ print(json.dumps(answers))
 W = np.arange(256 * 1024, dtype=np.float32).reshape(256, 1024)
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
-def answers() -> list[dict[str, Any]]:
-    address = f"127.0.0.1:{free_port()}"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, address, str(rank)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (_, errors) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, errors
-    return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+def answers(two_processes: Callable[[str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return two_processes(PROGRAM)
 
 
 def test_every_process_gets_the_root_of_one_process(answers: list[dict[str, Any]]):
