@@ -10,16 +10,27 @@ import pytest
 
 from attest.log.sequencer import LocalLog
 
-_LAB = Path(__file__).resolve().parent / "lab.py"
+_HERE = Path(__file__).resolve().parent
 ORIGIN = "log.example/runs"
 
 
 @pytest.fixture(scope="session")
 def lab() -> ModuleType:
-    """Return the module of `lab.py`: tests are no package, so it is loaded by file."""
-    name = "tests_attest_log_lab"
+    """Return the module of `lab.py`."""
+    return _beside("lab")
+
+
+@pytest.fixture(scope="session")
+def hosts() -> ModuleType:
+    """Return the module of `hosts.py`."""
+    return _beside("hosts")
+
+
+def _beside(stem: str) -> ModuleType:
+    """Return a module beside this one: tests are no package, so it is loaded by file."""
+    name = f"tests_attest_log_{stem}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, _LAB)
+        spec = importlib.util.spec_from_file_location(name, _HERE / f"{stem}.py")
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module

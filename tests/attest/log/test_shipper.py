@@ -20,49 +20,11 @@ from attest.log.joiner import DivergenceError
 from attest.log.sequencer import LocalLog
 from attest.log.shipper import Progress, Shipper
 from attest.statements import Step, decode_statement
-from attest.step_file import StepFile, SyncPolicy
-
-
-class Run:
-    """A run directory that hosts write to."""
-
-    def __init__(self, directory: Path, lab: ModuleType, trainer: Any) -> None:
-        self.directory = directory
-        self.lab = lab
-        self.trainer = trainer
-        (directory / "statements").mkdir()
-        (directory / "steps").mkdir()
-        self.state("contract", trainer.published)
-        self.state("genesis", trainer.genesis)
-
-    def state(self, name: str, envelope: Envelope) -> None:
-        (self.directory / "statements" / f"{name}.json").write_bytes(envelope.to_bytes())
-
-    def begin(self, number: int, **after: Any) -> None:
-        self.state(f"attempt-{number}", self.trainer.attempt(number, **after))
-
-    def train(self, number: int, first: int, last: int, *, ranks: Any = None) -> None:
-        """Sign steps, each host in its own file; `ranks` are the hosts that get so far."""
-        names = self.trainer.worker_names(number)
-        steps = self.trainer.train(number, first, last)
-        for rank in range(len(names)) if ranks is None else ranks:
-            self.write(number, rank, [sign(s.payload, [self.lab.key(names[rank])]) for s in steps])
-
-    def write(self, number: int, rank: int, envelopes: list[Envelope]) -> None:
-        path = self.directory / "steps" / f"{number}-{rank}.jsonl"
-        with StepFile(path, SyncPolicy(records=10_000, seconds=3600.0)) as file:
-            for envelope in envelopes:
-                file.append(envelope)
-
-    def row(self, number: int, rank: int, step: int, **changes: Any) -> Envelope:
-        """Sign one step as one host sees it."""
-        name = self.trainer.worker_names(number)[rank]
-        return self.trainer.step(number, step, [name], **changes)
 
 
 @pytest.fixture
-def run(run_directory: Path, lab: ModuleType) -> Run:
-    started = Run(run_directory, lab, lab.Lab(workers=2))
+def run(run_directory: Path, lab: ModuleType, hosts: ModuleType) -> Any:
+    started = hosts.Run(run_directory, lab, lab.Lab(workers=2))
     started.begin(1)
     return started
 
@@ -80,7 +42,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
         time.sleep(0.01)
 
 
-def test_everything_signed_is_logged_in_order_and_checkpointed(run: Run, log: LocalLog):
+def test_everything_signed_is_logged_in_order_and_checkpointed(run: Any, log: LocalLog):
     run.train(1, 1, 300)
     assert Shipper(run.directory, log).drain() == Progress(300, 300, 300)
     assert steps_of(log) == [(2, step) for step in range(1, 301)]
@@ -89,7 +51,7 @@ def test_everything_signed_is_logged_in_order_and_checkpointed(run: Run, log: Lo
     fsck(run.directory / "log")
 
 
-def test_shipping_again_adds_nothing(run: Run, log: LocalLog):
+def test_shipping_again_adds_nothing(run: Any, log: LocalLog):
     run.train(1, 1, 5)
     shipper = Shipper(run.directory, log)
     shipper.drain()
@@ -98,7 +60,7 @@ def test_shipping_again_adds_nothing(run: Run, log: LocalLog):
     assert (log.size, log.published()) == (8, note)
 
 
-def test_row_waits_for_the_last_hosts_signature(run: Run, log: LocalLog):
+def test_row_waits_for_the_last_hosts_signature(run: Any, log: LocalLog):
     run.train(1, 1, 3)
     run.train(1, 4, 6, ranks=[1])
     shipper = Shipper(run.directory, log)
@@ -108,7 +70,7 @@ def test_row_waits_for_the_last_hosts_signature(run: Run, log: LocalLog):
     assert shipper.drain() == Progress(6, 4, 4)
 
 
-def test_resumed_attempt_follows_the_row_it_resumes_from(run: Run, log: LocalLog):
+def test_resumed_attempt_follows_the_row_it_resumes_from(run: Any, log: LocalLog):
     run.train(1, 1, 5)
     run.begin(2, after=(1, 3))
     run.train(2, 4, 6)
@@ -118,7 +80,7 @@ def test_resumed_attempt_follows_the_row_it_resumes_from(run: Run, log: LocalLog
     assert [step for _, step in steps_of(log)] == [1, 2, 3, 4, 5, 4, 5, 6, 7]
 
 
-def test_final_is_shipped_by_drain_after_all_steps(run: Run, log: LocalLog):
+def test_final_is_shipped_by_drain_after_all_steps(run: Any, log: LocalLog):
     run.train(1, 1, 4)
     run.state("final", run.trainer.final(4))
     Shipper(run.directory, log).drain()
@@ -130,7 +92,7 @@ def test_final_is_shipped_by_drain_after_all_steps(run: Run, log: LocalLog):
 
 
 @pytest.mark.parametrize("changed", ["state_root", "gradient_root"])
-def test_hosts_that_diverge_stop_the_run_and_are_named(run: Run, log: LocalLog, changed: str):
+def test_hosts_that_diverge_stop_the_run_and_are_named(run: Any, log: LocalLog, changed: str):
     run.train(1, 1, 2)
     run.write(1, 0, [run.row(1, 0, 3)])
     run.write(1, 1, [run.row(1, 1, 3, **{changed: run.lab.digest("gone another way")})])
@@ -144,9 +106,9 @@ def test_hosts_that_diverge_stop_the_run_and_are_named(run: Run, log: LocalLog, 
 
 
 def test_the_odd_host_of_three_is_the_one_named(
-    run_directory: Path, lab: ModuleType, log: LocalLog
+    run_directory: Path, lab: ModuleType, log: LocalLog, hosts: ModuleType
 ):
-    run = Run(run_directory, lab, lab.Lab(workers=3))
+    run = hosts.Run(run_directory, lab, lab.Lab(workers=3))
     run.begin(1)
     for rank, root in enumerate(("same", "other", "same")):
         run.write(1, rank, [run.row(1, rank, 1, state_root=lab.digest(root))])
@@ -155,7 +117,7 @@ def test_the_odd_host_of_three_is_the_one_named(
     assert caught.value.ranks == (1,)
 
 
-def test_divergence_in_the_thread_is_raised_by_check_and_drain(run: Run, log: LocalLog):
+def test_divergence_in_the_thread_is_raised_by_check_and_drain(run: Any, log: LocalLog):
     run.train(1, 1, 2)
     with Shipper(run.directory, log, poll_seconds=0.01) as shipper:
         wait_for(lambda: shipper.progress.logged == 2)
@@ -169,7 +131,7 @@ def test_divergence_in_the_thread_is_raised_by_check_and_drain(run: Run, log: Lo
     assert log.size == 5
 
 
-def test_thread_logs_and_checkpoints_while_the_run_goes_on(run: Run, log: LocalLog):
+def test_thread_logs_and_checkpoints_while_the_run_goes_on(run: Any, log: LocalLog):
     shipper = Shipper(run.directory, log, checkpoint_seconds=0.2, poll_seconds=0.01)
     with shipper:
         for step in range(1, 6):
@@ -181,7 +143,7 @@ def test_thread_logs_and_checkpoints_while_the_run_goes_on(run: Run, log: LocalL
 
 
 def test_checkpoints_are_no_more_frequent_than_asked(
-    run: Run, log: LocalLog, monkeypatch: pytest.MonkeyPatch
+    run: Any, log: LocalLog, monkeypatch: pytest.MonkeyPatch
 ):
     times: list[float] = []
     monkeypatch.setattr(log, "checkpoint", lambda: times.append(time.monotonic()))
@@ -195,7 +157,7 @@ def test_checkpoints_are_no_more_frequent_than_asked(
 
 
 def test_row_is_sent_only_after_its_file_was_synced_with_it(
-    run: Run, log: LocalLog, monkeypatch: pytest.MonkeyPatch
+    run: Any, log: LocalLog, monkeypatch: pytest.MonkeyPatch
 ):
     run.train(1, 1, 3)
     files = {rank: run.directory / "steps" / f"1-{rank}.jsonl" for rank in (0, 1)}
@@ -230,7 +192,7 @@ def test_row_is_sent_only_after_its_file_was_synced_with_it(
     assert shipper.drain().logged == 4
 
 
-def test_file_cut_behind_the_log_and_signed_anew_is_refused(run: Run, log: LocalLog):
+def test_file_cut_behind_the_log_and_signed_anew_is_refused(run: Any, log: LocalLog):
     run.train(1, 1, 3)
     Shipper(run.directory, log).drain()
     for rank in (0, 1):
@@ -242,14 +204,14 @@ def test_file_cut_behind_the_log_and_signed_anew_is_refused(run: Run, log: Local
     assert refusal.value.check == "step-conflict"
 
 
-def test_row_by_another_hosts_key_is_named(run: Run, log: LocalLog):
+def test_row_by_another_hosts_key_is_named(run: Any, log: LocalLog):
     run.write(1, 0, [run.row(1, 1, 1)])
     run.write(1, 1, [run.row(1, 1, 1)])
     with pytest.raises(FormatError, match=r"1-0\.jsonl: row 1 is not signed by this host's key"):
         Shipper(run.directory, log).drain()
 
 
-def test_row_with_a_bad_signature_is_refused_by_the_log(run: Run, log: LocalLog):
+def test_row_with_a_bad_signature_is_refused_by_the_log(run: Any, log: LocalLog):
     good = run.row(1, 0, 1)
     bad = Envelope(good.payload, (type(good.signatures[0])(good.signatures[0].keyid, bytes(64)),))
     run.write(1, 0, [bad])
@@ -259,7 +221,7 @@ def test_row_with_a_bad_signature_is_refused_by_the_log(run: Run, log: LocalLog)
     assert refusal.value.check == "signature"
 
 
-def test_step_file_with_another_kind_of_record_is_refused(run: Run, log: LocalLog):
+def test_step_file_with_another_kind_of_record_is_refused(run: Any, log: LocalLog):
     names = run.trainer.worker_names(1)
     for rank, target in enumerate(("one", "two")):
         payload = run.trainer.intent("acme", target=run.lab.digest(target)).payload
@@ -268,7 +230,7 @@ def test_step_file_with_another_kind_of_record_is_refused(run: Run, log: LocalLo
         Shipper(run.directory, log).drain()
 
 
-def test_torn_last_line_is_left_for_later(run: Run, log: LocalLog):
+def test_torn_last_line_is_left_for_later(run: Any, log: LocalLog):
     run.train(1, 1, 2)
     path = run.directory / "steps" / "1-0.jsonl"
     whole = path.read_bytes()
@@ -280,7 +242,7 @@ def test_torn_last_line_is_left_for_later(run: Run, log: LocalLog):
 
 
 def test_disk_that_fails_is_tried_again_and_no_row_is_lost(
-    run: Run, log: LocalLog, monkeypatch: pytest.MonkeyPatch
+    run: Any, log: LocalLog, monkeypatch: pytest.MonkeyPatch
 ):
     run.train(1, 1, 3)
     append, failures = log.append, [InputError("no space left")]
@@ -306,7 +268,7 @@ def test_disk_that_fails_is_tried_again_and_no_row_is_lost(
     assert shipper.drain().logged == 4
 
 
-def test_statement_files_that_are_wrong_are_named(run: Run, log: LocalLog, run_directory: Path):
+def test_statement_files_that_are_wrong_are_named(run: Any, log: LocalLog, run_directory: Path):
     path = run_directory / "statements" / "attempt-1.json"
     good = path.read_bytes()
     path.write_bytes(good[:-1])
@@ -317,7 +279,7 @@ def test_statement_files_that_are_wrong_are_named(run: Run, log: LocalLog, run_d
         Shipper(run.directory, log).drain()
 
 
-def test_author_key_is_read_from_the_run_or_given(run: Run, log: LocalLog, lab: ModuleType):
+def test_author_key_is_read_from_the_run_or_given(run: Any, log: LocalLog, lab: ModuleType):
     (run.directory / "keys" / "author").unlink()
     with pytest.raises(InputError, match="author"):
         Shipper(run.directory, log).drain()
@@ -356,9 +318,9 @@ with (
 
 
 def test_run_killed_while_shipping_loses_no_row_and_logs_none_twice(
-    run_directory: Path, lab: ModuleType, log: LocalLog
+    run_directory: Path, lab: ModuleType, log: LocalLog, hosts: ModuleType
 ):
-    run = Run(run_directory, lab, lab.Lab())
+    run = hosts.Run(run_directory, lab, lab.Lab())
     run.begin(1)
     log.close()
     process = subprocess.Popen(
