@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +55,13 @@ def test_both_workers_sign_every_step_of_one_mesh(clean: Path, anh: Any) -> None
 def test_a_killed_worker_changes_no_bit_of_the_result(
     rank: int, clean: Path, config: Path, anh: Any, wait_for: Any, steps_taken: Any
 ) -> None:
+    def past_checkpoint(run: Path) -> bool:
+        return steps_taken(run) >= 10 and (run / "checkpoints" / "step_8").exists()
+
     run = anh.folder / "killed"
     slow = ("evaluation.every_steps=1", "checkpoints.every_steps=8")
     process = anh.start("train", str(config), *TWO, *slow, "--run-dir", "killed")
-    checkpoint = run / "checkpoints" / "step_8"
-    try:
-        wait_for(lambda: steps_taken(run) >= 10 and checkpoint.exists(), process, 300)
-        os.kill(worker_pid(run, rank), signal.SIGKILL)
-        out, err = process.communicate(timeout=400)
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    err = outlived(process, run, rank, lambda: wait_for(lambda: past_checkpoint(run), process, 300))
     assert "resumed at step" in err
     assert final_of(run).state_root == final_of(clean).state_root
     assert final_of(run).files == final_of(clean).files
@@ -91,6 +86,20 @@ def test_the_devices_of_two_workers_sign_what_their_hosts_sign(
     assert rows[0] == rows[1]
 
 
+def outlived(process: subprocess.Popen[str], run: Path, rank: int, wait: Callable[[], None]) -> str:
+    """Kill a worker once `wait` returns; return what the run says after it has ended well."""
+    try:
+        wait()
+        os.kill(worker_pid(run, rank), signal.SIGKILL)
+        _, err = process.communicate(timeout=400)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return err
+
+
 def worker_pid(run: Path, rank: int) -> int:
     """Return the process id that the worker of this rank wrote when it claimed the rank."""
     deadline = time.monotonic() + 10
@@ -107,19 +116,13 @@ def worker_pid(run: Path, rank: int) -> int:
 def test_two_workers_log_segments_and_lose_no_bit_when_one_dies(
     clean: Path, config: Path, anh: Any, wait_for: Any, steps_taken: Any
 ) -> None:
+    def past_checkpoint(run: Path) -> bool:
+        return steps_taken(run) >= 10 and (run / "checkpoints" / "step_8").exists()
+
     run = anh.folder / "killed"
     slow = ("evaluation.every_steps=1", "attest.segments=every 3")
     process = anh.start("train", str(config), *TWO, *slow, "--run-dir", "killed")
-    checkpoint = run / "checkpoints" / "step_8"
-    try:
-        wait_for(lambda: steps_taken(run) >= 10 and checkpoint.exists(), process, 300)
-        os.kill(worker_pid(run, 1), signal.SIGKILL)
-        out, err = process.communicate(timeout=400)
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    err = outlived(process, run, 1, lambda: wait_for(lambda: past_checkpoint(run), process, 300))
     assert "logged: a segment for 3 or more steps" in err
     assert final_of(run).state_root == final_of(clean).state_root
     # Both hosts signed each row, the first alone each segment, and the log has no step.

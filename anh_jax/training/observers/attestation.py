@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -51,7 +52,7 @@ class _StartedStep:
     loss: jax.Array
     gradient: PendingDigest
     state: PendingDigest | None
-    seconds: float = 0.0
+    seconds: float
 
 
 class Attestation:
@@ -74,16 +75,14 @@ class Attestation:
     def seconds(self, step: int) -> float | None:
         """Return what digesting and signing one of the newest steps cost; None until it is signed.
 
-        Wall seconds of the training thread; what a device computes beside it is not in them.
+        Wall seconds of the training thread. Waiting for the step's own values is not in them, nor
+        what a device computes beside them; waiting for a device's digest is.
         """
         return self._seconds.get(step)
 
     def after_step(self, completed: CompletedStep) -> None:
         """Start this step's digests, then sign the step whose digests were started before."""
-        clock = time.perf_counter()
-        started = self._start(completed)
-        started.seconds = time.perf_counter() - clock
-        self._started.append(started)
+        self._started.append(self._start(completed))
         self._finish(left=self._digester.lag)
 
     def can_place(self, step: int) -> bool:
@@ -111,16 +110,31 @@ class Attestation:
 
     def _start(self, completed: CompletedStep) -> _StartedStep:
         step = completed.step
-        gradient = self._digester.start(committed_outputs(completed.outputs), step=step)
+        gradient, seconds = self._digest(committed_outputs(completed.outputs), step)
         state = None
         if self._schedule.takes_state(step):
             compared = self._schedule.compares_replicas(step)
-            state = self._digester.start(completed.state, step=step, every_replica=compared)
+            state, more = self._digest(completed.state, step, every_replica=compared)
+            seconds += more
         loss = completed.outputs["loss"]
         if self._digester.lag:
             for number in (loss, *completed.scalars.values()):
                 number.copy_to_host_async()
-        return _StartedStep(step, completed.batch.root, completed.scalars, loss, gradient, state)
+        return _StartedStep(
+            step, completed.batch.root, completed.scalars, loss, gradient, state, seconds
+        )
+
+    def _digest(
+        self, tree: Any, step: int, *, every_replica: bool = False
+    ) -> tuple[PendingDigest, float]:
+        """Start a digest; return the seconds it took of this thread."""
+        if not self._digester.lag:
+            # A host reads the values at once; waiting for them is the step's time. All of a tree come
+            # from one program, so one tells: to ask each takes as long as to hash a few.
+            jax.block_until_ready(jax.tree.leaves(tree)[:1])
+        clock = time.perf_counter()
+        pending = self._digester.start(tree, step=step, every_replica=every_replica)
+        return pending, time.perf_counter() - clock
 
     def _finish(self, *, left: int) -> None:
         while len(self._started) > left:

@@ -238,13 +238,23 @@ def test_the_metrics_of_a_step_are_its_own_and_never_ahead_of_its_signature(
                 next(itertools.islice(clock, 5, 5), None)
             return super().start(tree, step=step, every_replica=every_replica)
 
+    waits: list[Any] = []
+
+    def wait(tree: Any) -> Any:
+        waits.append(tree)
+        next(itertools.islice(clock, 100, 100), None)
+        return tree
+
+    monkeypatch.setattr("jax.block_until_ready", wait)
     path = tmp_path / "metrics.jsonl"
     run(SlowAtTwo(journal, lag), steps=5, metrics=path)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
     assert [row["loss"] for row in rows] == [0.5, 1.0, 1.5, 2.0, 2.5]
-    # One tick to start and one to finish; ten more for the two digests of step 2.
-    assert [row["digest_seconds"] for row in rows] == [2.0, 12.0, 2.0, 2.0, 2.0]
+    # A tick to start each of two digests and one to finish; ten more for the two of step 2. A host
+    # waits for a step's values and does not count it; for a device's digests nothing waits.
+    assert [row["digest_seconds"] for row in rows] == [3.0, 13.0, 3.0, 3.0, 3.0]
+    assert len(waits) == (0 if lag else 10)
 
 
 def test_a_step_that_is_not_signed_yet_has_no_metrics(tmp_path: Path) -> None:
