@@ -15,6 +15,7 @@ from anh_jax.audit.replay import Reached, Replay, Unreached
 from anh_jax.audit.results import Check, StepResult, graver
 from anh_jax.audit.run_checks import check_export, check_init, check_line
 from anh_jax.audit.sampling import overlaps
+from anh_jax.audit.state_source import StateSource, Withheld
 from anh_jax.audit.transcript import Transcript
 from anh_jax.audit.unmoved import Unmoved
 from anh_jax.digest.host import tree_digest
@@ -56,18 +57,29 @@ class Findings:
 class Auditor:
     """Holds what it takes to audit a run, read from its directory and checked against its records.
 
-    `mesh` asks for the preliminary checks on another mesh besides; None audits by bits alone.
+    `mesh` asks for the preliminary checks on another mesh besides; None audits by bits alone. With
+    a `source` no state that lies in the run directory is looked at: all are asked of the source,
+    and a step that it does not show is withheld.
     Raises AnhError where the contract's parts are missing or not what the records name.
     """
 
     def __init__(
-        self, run: RunDirectory, transcript: Transcript, *, mesh: MeshSizes | None = None
+        self,
+        run: RunDirectory,
+        transcript: Transcript,
+        *,
+        mesh: MeshSizes | None = None,
+        source: StateSource | None = None,
     ) -> None:
         self._transcript = transcript
         self.materials = read_materials(run)
         self._benches = Benches(self.materials, transcript.genesis)
-        self._checkpoints = TrainingCheckpoints(run.checkpoints, keep=_KEEP_ALL)
-        self._kept = KeptStates(transcript, self._checkpoints, RetainedSteps(run.retained))
+        self._checkpoints: TrainingCheckpoints | None = None
+        if source is None:
+            self._checkpoints = TrainingCheckpoints(run.checkpoints, keep=_KEEP_ALL)
+            self._kept = KeptStates(transcript, self._checkpoints, RetainedSteps(run.retained))
+        else:
+            self._kept = KeptStates(transcript, source=source)
         self._replay = Replay(transcript, self._benches, self._kept)
         self._mesh = mesh
         self._alg = transcript.genesis.alg
@@ -83,7 +95,13 @@ class Auditor:
 
     def close(self) -> None:
         """Release the checkpoints' threads."""
-        self._checkpoints.close()
+        if self._checkpoints is not None:
+            self._checkpoints.close()
+
+    @property
+    def withheld(self) -> tuple[Withheld, ...]:
+        """Return what the source of states was asked for and did not show, in order."""
+        return tuple(self._kept.withheld)
 
     def __enter__(self) -> "Auditor":
         return self
@@ -187,7 +205,7 @@ class Auditor:
         step that needed it.
         """
         words = unreached.words
-        if self._benches.native and step > 1:
+        if (self._benches.native and step > 1) or self._kept.asked_for:
             words = f"{self._kept.missing(step - 1)}; {words}"
         result = StepResult(step, "withheld", words)
         if unreached.last is None or unreached.last.step + 1 in self._refuted:
@@ -215,13 +233,15 @@ class Auditor:
     def _bench_for_bounds(self, signed: SignedRow, result: StepResult) -> Workbench | None:
         """Return where a step is to be judged within bounds; None where bits alone judge it.
 
-        Of a native plan other bits say nothing, so the run's own mesh serves.
+        Of a native plan other bits say nothing, so the run's own mesh serves; and so it does where
+        another class's states are shown by a source.
         """
         if result.outcome == "refuted":
             return None
         if self._mesh is not None:
             return self._benches.on(self._mesh)
-        if self._benches.native and result.outcome == "unattestable":
+        opened = self._benches.native or self._kept.asked_for
+        if opened and result.outcome == "unattestable":
             return self._benches.of(self._transcript.attempt_of(signed))
         return None
 
@@ -231,6 +251,7 @@ class Auditor:
         """Weigh a step by the preliminary checks, where all of it can be opened."""
         own = self._benches.of(self._transcript.attempt_of(signed))
         step, native = signed.row.step, self._benches.native
+        promised = native or self._kept.asked_for
         after, outputs = judged.after, judged.outputs
         # Of an own loop the files are read even where they could be done without: a changed one
         # is then named whatever the bits.
@@ -239,9 +260,10 @@ class Auditor:
         if native or outputs is None:
             outputs = self._kept.outputs(step, own) or outputs
         if outputs is None or after is None or (native and self._kept.fault(step)):
-            if not native:
+            if not promised:
                 return judged.result
-            # Only the trainer has what its own code gave: not to show it is to withhold it.
+            # Only the trainer has what its own code gave: not to show it is to withhold it. The
+            # same holds for what was asked of a source.
             words = f"{self._kept.missing(step)}; {judged.result.words}"
             return dataclasses.replace(judged.result, outcome="withheld", words=words)
         exact = judged.result.outcome == "pass"

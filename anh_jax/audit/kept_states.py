@@ -1,12 +1,14 @@
-"""States and gradients that lie in a run directory, none of which counts before its digest does.
+"""What is at hand of a run's states and gradients; none counts before its digest is committed.
 
 Training checkpoints hold states; what an own loop retained (`training/retained_steps.py`) holds the
 state and the gradient of each step. Both are the trainer's files: a file that is missing is
-withheld, and one that is not what its row commits is named.
+withheld, and one that is not what its row commits is named. A source (`audit/state_source.py`)
+hands over the same from elsewhere; what it does not show is withheld, and recorded.
 """
 
 from collections.abc import Callable
 
+from anh_jax.audit.state_source import Asked, StateSource, Withheld, WithheldError
 from anh_jax.audit.transcript import Transcript
 from anh_jax.digest.host import gradient_digest, tree_digest
 from anh_jax.errors import AnhError
@@ -20,7 +22,8 @@ from anh_jax.workbench import Workbench
 class KeptStates:
     """What is at hand of one run's states and gradients; `notes` name each file that is no good.
 
-    Without `checkpoints` or `retained` there is nothing of that kind.
+    Without `checkpoints` or `retained` there is nothing of that kind. With a `source` every
+    committed state is asked of it, and `withheld` lists what it did not show.
     """
 
     def __init__(
@@ -28,19 +31,43 @@ class KeptStates:
         transcript: Transcript,
         checkpoints: TrainingCheckpoints | None = None,
         retained: RetainedSteps | None = None,
+        source: StateSource | None = None,
     ) -> None:
         self._transcript = transcript
         self._alg = transcript.genesis.alg
         self._checkpoints = checkpoints
         self._retained = retained
+        self._source = source
         self._faults: dict[int, str] = {}
+        self.withheld: list[Withheld] = []
         self.notes: list[str] = []
 
-    def steps(self) -> set[int]:
-        """Return the steps after which a state lies here, good or not."""
+    @property
+    def asked_for(self) -> bool:
+        """Tell whether states are asked of a source: then one that is missing is withheld."""
+        return self._source is not None
+
+    def origins(self, step: int) -> range:
+        """Return between which steps a replay up to `step` may start.
+
+        A source is asked for the last committed state alone: with every older one it could choose
+        how far an auditor goes for what it does not show.
+        """
+        if self._source is None:
+            return range(step + 1)
+        first = step
+        while first and self._transcript.state_root(first) is None:
+            first -= 1
+        return range(first, step + 1)
+
+    def steps(self, step: int) -> set[int]:
+        """Return the steps up to `step` after which a state is at hand, good or not."""
+        within = self.origins(step)
+        if self._source is not None:
+            return {within.start} - {0}
         saved = () if self._checkpoints is None else self._checkpoints.steps()
         retained = () if self._retained is None else self._retained.steps()
-        return {*saved, *retained}
+        return {*saved, *retained} & set(within)
 
     def state(self, step: int, bench: Workbench) -> State | None:
         """Return the committed state after a step, laid out for `bench`; None where there is none.
@@ -55,7 +82,10 @@ class KeptStates:
             return tree_digest(state, step=step, alg=self._alg).root.hex()
 
         shapes = bench.abstract_state()
-        checkpoints, retained = self._checkpoints, self._retained
+        source, checkpoints, retained = self._source, self._checkpoints, self._retained
+        if source is not None:
+            asked = Asked("state", step, committed)
+            return self._shown(asked, lambda: source.state(asked, shapes), root)
         if retained is not None and retained.path(step).is_file():
             what = f"{retained.path(step)}: its state is not the one that step {step} commits"
             found = self._checked(step, lambda: retained.state(step, shapes), root, committed, what)
@@ -70,16 +100,19 @@ class KeptStates:
 
     def outputs(self, step: int, bench: Workbench) -> Tree | None:
         """Return the committed `gradient` and `statistics` of a step; None where none is here."""
-        retained = self._retained
-        if retained is None or not retained.path(step).is_file():
-            return None
+        retained, source = self._retained, self._source
 
         def root(outputs: Tree) -> str:
             return gradient_digest(outputs, step=step, alg=self._alg).root.hex()
 
         committed = self._transcript.line.rows[step - 1].row.gradient_root
-        what = f"{retained.path(step)}: its gradient is not the one that step {step} commits"
         shapes = bench.abstract_outputs()
+        if source is not None:
+            asked = Asked("gradient", step, committed)
+            return self._shown(asked, lambda: source.outputs(asked, shapes), root)
+        if retained is None or not retained.path(step).is_file():
+            return None
+        what = f"{retained.path(step)}: its gradient is not the one that step {step} commits"
         return self._checked(step, lambda: retained.outputs(step, shapes), root, committed, what)
 
     def fault(self, step: int) -> str:
@@ -95,6 +128,25 @@ class KeptStates:
         told = self._transcript.genesis.environment.get(RETENTION_FACT)
         rule = "" if told is None else f" (genesis says what is: {told})"
         return f"step {step} is not retained{rule}"
+
+    def _shown(
+        self, asked: Asked, read: Callable[[], Tree], root: Callable[[Tree], str]
+    ) -> Tree | None:
+        """Return what the source shows if its root is the committed one, else record it."""
+        try:
+            found = read()
+            digest = root(found)
+            if digest == asked.committed:
+                return found
+            words = f"{asked.part} {asked.step}: what was handed over has another digest"
+            withheld = Withheld(asked, "other bytes", words, digest=digest)
+        except WithheldError as error:
+            withheld = error.withheld
+        if all(withheld.asked != known.asked for known in self.withheld):
+            self.withheld.append(withheld)
+        self._faults[asked.step] = withheld.words
+        self.notes.append(withheld.words)
+        return None
 
     def _checked(
         self,

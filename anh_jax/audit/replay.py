@@ -93,10 +93,10 @@ class Replay:
 
     def _origins(self, step: int) -> Iterator[int]:
         """Yield the steps of the states at hand up to `step`, nearest first."""
-        kept = self._kept.steps()
+        known = {0, *self._kept.steps(step)}
         if self._running is not None:
-            kept.add(self._running.step)
-        yield from sorted({0, *kept} & set(range(step + 1)), reverse=True)
+            known.add(self._running.step)
+        yield from sorted(known & set(self._kept.origins(step)), reverse=True)
 
     def _start(self, step: int) -> Reached | None:
         if step:
@@ -104,10 +104,12 @@ class Replay:
             return None if state is None else Reached(step, state)
         seed = self._benches.materials.contract.seed
         state = self._bench(1).executor.initial_state(seed)
-        if self._root(state, 0) != self._transcript.genesis.state_root:
-            self.notes.append("state 0, drawn again by init, is not the one that genesis commits")
-            return None
-        return Reached(0, state)
+        if self._root(state, 0) == self._transcript.genesis.state_root:
+            return Reached(0, state)
+        self.notes.append("state 0, drawn again by init, is not the one that genesis commits")
+        # Another class may draw other bits; whoever drew the committed ones can show them.
+        shown = self._kept.state(0, self._bench(1)) if self._kept.asked_for else None
+        return None if shown is None else Reached(0, shown)
 
     def _forward(self, start: Reached, step: int) -> Reached | Unreached:
         """Step forward, digesting the last state alone; look closer where it is another."""
