@@ -1,0 +1,189 @@
+"""Numerics classes: how finely each kind of operator rounds, and the tolerances that go with it.
+
+A contract copies its class's numbers, so that it can be judged without this table; the table says
+which numbers are the usual ones. The constants of `f32` and `bf16` come from measurements on CPUs;
+those of the other classes are derived from their unit roundoff and marked so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+F32 = 2.0**-24
+TF32 = 2.0**-11
+BF16 = 2.0**-8
+
+# The reduction model: sums, dots, convolutions and scatters add in float32, in any order.
+FLOAT32_ANY_ORDER = "float32-any-order"
+COLD_STEPS = 10
+"""Steps before this one are cold: `a2_cold` counts instead of `a2`."""
+
+Excess = Literal["refuted", "unattestable"]
+LocalZeros = Literal["refuted", "ignored"]
+
+
+@dataclass(frozen=True, slots=True)
+class Roundoff:
+    """Give the unit roundoff (half the distance from 1 to the next number) by kind of operator.
+
+    Attributes:
+        dot: each operand of a matrix product or convolution, as the multiplier reads it.
+        reduce: each partial sum of a reduction, matrix product, convolution or scatter.
+        elementwise: the result of each elementwise operator of the gradient.
+        storage: an activation as it is kept between operators.
+        update: each operator of the update, which works on a float32 master in every class.
+    """
+
+    dot: float
+    reduce: float
+    elementwise: float
+    storage: float
+    update: float = F32
+
+    @property
+    def coarsest(self) -> float:
+        """Return the largest of all kinds: the class's unit roundoff."""
+        return max(self.dot, self.reduce, self.elementwise, self.storage, self.update)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRules:
+    """Hold a class's arithmetic and its usual tolerances.
+
+    Attributes:
+        name: as contracts write it.
+        words: what is computed how, in a few words for people.
+        roundoff: unit roundoff by kind of operator.
+        reduction: the reduction model.
+        dot_algorithm: jax's `DotAlgorithmPreset` of a matrix product of float32 operands.
+        c, c_row: gradient tolerance per tensor and per block, in spreads.
+        phi, phi_sum: floor of a spread in unit roundoffs of the block's own norm, for gradients
+            and for sums of one sign (loss, weight, forward sums).
+        cap: spread over gradient norm, per tensor, above which a step is unattestable.
+        a2, a2_cold: largest difference of two updates in learning rates, from step `COLD_STEPS`
+            and before; None where it does not apply.
+        a2_excess: what a difference above `a2` means.
+        a2_exempt: optimizers to which A2 does not apply: `sgd`, for which it is the gradient check
+            over again, and sign updates where rounding alone flips signs.
+        local_zeros: whether an element with a zero tangent that is not structurally zero must be
+            bit-equal too.
+        null_gradient: what applies to a tensor whose gradient is mathematically zero, which the
+            contract names: the gradient check alone, without cap and A2.
+        basis: `measured` constants, or `declared`: derived from the roundoff, not measured on
+            hardware.
+    """
+
+    name: str
+    words: str
+    roundoff: Roundoff
+    dot_algorithm: str
+    c: float
+    c_row: float
+    cap: float
+    a2: float
+    a2_cold: float | None
+    a2_excess: Excess
+    local_zeros: LocalZeros
+    basis: Literal["measured", "declared"]
+    a2_exempt: tuple[str, ...] = ("lion", "sgd")
+    phi: float = 1.0
+    phi_sum: float = 4.0
+    reduction: str = FLOAT32_ANY_ORDER
+    null_gradient: Literal["uncapped"] = "uncapped"
+
+    @property
+    def unit_roundoff(self) -> float:
+        """Return the coarsest unit roundoff, of which the floor of a spread is made."""
+        return self.roundoff.coarsest
+
+    @property
+    def source(self) -> str:
+        """Return where the constants come from, in words."""
+        return (
+            "measured on CPUs" if self.basis == "measured" else "declared, not measured on hardware"
+        )
+
+
+_LISTED = (
+    ClassRules(
+        name="f32",
+        words="float32 throughout",
+        roundoff=Roundoff(dot=F32, reduce=F32, elementwise=F32, storage=F32),
+        dot_algorithm="F32_F32_F32",
+        c=4.0,
+        c_row=10.0,
+        cap=1e-4,
+        a2=1e-3,
+        a2_cold=0.1,
+        a2_excess="refuted",
+        local_zeros="refuted",
+        basis="measured",
+        a2_exempt=("sgd",),
+    ),
+    # Caps of the derived classes are 64 unit roundoffs; the largest honest spread that was measured
+    # is 22 in f32 and 9 in bf16. Rounding this coarse revives dead units, so local zeros are left
+    # to A2, whose excess only makes a step unattestable as long as nobody measured these classes.
+    ClassRules(
+        name="tf32",
+        words="matrix products of operands with 11 significant bits, all else float32",
+        roundoff=Roundoff(dot=TF32, reduce=F32, elementwise=F32, storage=F32),
+        dot_algorithm="TF32_TF32_F32",
+        c=4.0,
+        c_row=10.0,
+        cap=64 * TF32,
+        a2=0.03,
+        a2_cold=None,
+        a2_excess="unattestable",
+        local_zeros="ignored",
+        basis="declared",
+    ),
+    ClassRules(
+        name="bf16x3",
+        words="matrix products of operands split into two bfloat16, all else float32",
+        roundoff=Roundoff(dot=BF16 * BF16, reduce=F32, elementwise=F32, storage=F32),
+        dot_algorithm="BF16_BF16_F32_X3",
+        c=4.0,
+        c_row=10.0,
+        cap=64 * BF16 * BF16,
+        a2=0.01,
+        a2_cold=None,
+        a2_excess="unattestable",
+        local_zeros="ignored",
+        basis="declared",
+    ),
+    ClassRules(
+        name="bf16_f32acc",
+        words="matrix products of operands rounded to bfloat16, results and sums in float32",
+        roundoff=Roundoff(dot=BF16, reduce=F32, elementwise=F32, storage=F32),
+        dot_algorithm="BF16_BF16_F32",
+        c=8.0,
+        c_row=8.0,
+        cap=0.1,
+        a2=0.03,
+        a2_cold=None,
+        a2_excess="unattestable",
+        local_zeros="ignored",
+        basis="declared",
+    ),
+    # 8 and 8 held for transformers and perceptrons that summed in bfloat16; sums in float32, which
+    # this class demands, bring the largest honest residual below 1.3 spreads.
+    ClassRules(
+        name="bf16",
+        words="activations in bfloat16, sums in float32, parameters with a float32 master",
+        roundoff=Roundoff(dot=BF16, reduce=F32, elementwise=BF16, storage=BF16),
+        dot_algorithm="BF16_BF16_F32",
+        c=8.0,
+        c_row=8.0,
+        cap=0.1,
+        a2=0.03,
+        a2_cold=None,
+        a2_excess="unattestable",
+        local_zeros="ignored",
+        basis="measured",
+    ),
+)
+CLASSES: Mapping[str, ClassRules] = MappingProxyType({rules.name: rules for rules in _LISTED})
+"""The classes that this version knows, by name."""

@@ -1,0 +1,48 @@
+"""Numerics classes: the table agrees with the formats it describes."""
+
+import math
+
+import pytest
+
+from attest.numerics_class import CLASSES, ClassRules
+
+ALL = pytest.mark.parametrize("rules", CLASSES.values(), ids=list(CLASSES))
+
+
+def test_the_classes_are_the_five_that_contracts_may_name() -> None:
+    assert list(CLASSES) == ["f32", "tf32", "bf16x3", "bf16_f32acc", "bf16"]
+
+
+@ALL
+def test_every_roundoff_is_a_power_of_two_and_no_finer_than_float32(rules: ClassRules) -> None:
+    table = rules.roundoff
+    for value in (table.dot, table.reduce, table.elementwise, table.storage, table.update):
+        assert math.frexp(value)[0] == 0.5
+        assert value >= 2.0**-24
+
+
+@ALL
+def test_every_class_sums_and_updates_in_float32(rules: ClassRules) -> None:
+    assert rules.roundoff.reduce == rules.roundoff.update == 2.0**-24
+
+
+@ALL
+def test_a_coarser_class_is_never_judged_more_sharply_than_f32(rules: ClassRules) -> None:
+    f32 = CLASSES["f32"]
+    assert rules.cap >= f32.cap and rules.a2 >= f32.a2 and rules.c >= f32.c
+    assert rules.unit_roundoff >= f32.unit_roundoff
+
+
+def test_caps_leave_room_above_the_largest_honest_spread_measured() -> None:
+    # 1.3e-6 in f32 and .034 in bf16, the largest of warm and cold states.
+    assert CLASSES["f32"].cap / 1.3e-6 > 10
+    assert CLASSES["bf16"].cap / 0.034 > 2
+    for name in ("tf32", "bf16x3"):
+        assert CLASSES[name].cap > 22 * CLASSES[name].unit_roundoff
+
+
+def test_classes_that_nobody_measured_say_so_and_never_refute_by_effect() -> None:
+    for rules in CLASSES.values():
+        if rules.basis == "declared":
+            assert rules.source == "declared, not measured on hardware"
+            assert rules.a2_excess == "unattestable" and rules.local_zeros == "ignored"
