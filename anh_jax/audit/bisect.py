@@ -1,0 +1,265 @@
+"""Finds the first step that does not follow, by halving: a run against its own replay, or two runs.
+
+A state depends on all steps before it, so once a step went wrong, no later committed state is the
+honest one: that makes the search monotone. Each look re-executes one stretch from the last state
+known to be honest, half as long as the one before: over T steps at most log2(T + 1) looks, rounded
+up, and T + 1 steps in all. Two signed runs need no execution until the one step at which they part.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from anh_jax.audit.benches import Benches, placed
+from anh_jax.audit.exact import ExactJudge
+from anh_jax.audit.kept_states import KeptStates
+from anh_jax.audit.replay import Reached, Replay, Unreached, kept_copy
+from anh_jax.audit.results import StepResult
+from anh_jax.audit.transcript import Transcript
+from anh_jax.audit.unmoved import Unmoved
+from anh_jax.data.manifest import PADDING
+from anh_jax.digest.host import gradient_digest, tree_digest
+from anh_jax.errors import AnhError
+from anh_jax.line import SignedRow
+from anh_jax.stated_class import ClassMatch, match_class
+from anh_jax.training.executor import Tree
+from anh_jax.training.state import State
+from anh_jax.workbench import Materials
+from attest.statements import Attempt, Row
+
+# Called with the step a stretch starts from, the one it leads to, and whether it leads there.
+Look = Callable[[int, int, bool], None]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The steps to search: after `start`, which is taken as honest, up to `stop`."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class HostRows:
+    """The rows `start` (included) to `stop` (excluded) of a batch that one process held."""
+
+    rank: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """The first step that does not follow, judged from the honest state before it.
+
+    `examples` are the indices of its batch in the order of its rows, padding left out.
+    """
+
+    result: StepResult
+    before: Reached
+    examples: tuple[int, ...]
+    hosts: tuple[HostRows, ...]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search over one run found; `first` is None where every step follows.
+
+    `looks` stretches were re-executed, `executed` steps in all.
+    """
+
+    stretch: Stretch
+    first: FirstStep | None
+    looks: int
+    executed: int
+
+
+@dataclass(frozen=True)
+class Parted:
+    """The step at which two runs of one contract part, judged for both from their common state."""
+
+    step: int
+    compared: int
+    runs: tuple[FirstStep, ...]
+
+
+class RunSearch:
+    """One closed run and what it takes to re-execute any stretch of it.
+
+    Raises AnhError where the rows form no line.
+    """
+
+    def __init__(self, transcript: Transcript, materials: Materials, kept: KeptStates) -> None:
+        if transcript.fault or transcript.missing:
+            raise AnhError(f"run {transcript.run[:16]}: {transcript.fault or transcript.missing}")
+        self.transcript = transcript
+        self.benches = Benches(materials, transcript.genesis)
+        self._kept = kept
+        self._alg = transcript.genesis.alg
+        self._executed = 0
+        bench = self.benches.of(transcript.attempts[1])
+        self._first = bench.executor.initial_state(materials.contract.seed)
+        self._unmoved = Unmoved(materials, self._first)
+
+    @property
+    def rows(self) -> tuple[SignedRow, ...]:
+        """Return the signed rows of steps 1, 2, ... on the line."""
+        return self.transcript.line.rows
+
+    def search(self, stretch: Stretch | None = None, look: Look | None = None) -> Searched:
+        """Find the first step of a stretch, by default the whole run, that does not follow.
+
+        Raises AnhError where the stretch is none of the run's, or its first state is not at hand.
+        """
+        whole = Stretch(0, len(self.rows))
+        found = stretch or whole
+        if not 0 <= found.start < found.stop <= whole.stop:
+            raise AnhError(f"steps {found.start} to {found.stop}: the run has {whole.stop}")
+        self._executed, looks = 0, 0
+        good, bad = self._start(found.start), found.stop + 1
+        while bad - good.step > 1:
+            middle = (good.step + bad) // 2
+            reached = self._reach(good, middle)
+            looks += 1
+            if look is not None:
+                look(good.step, middle, reached is not None)
+            if reached is None:
+                bad = middle
+            else:
+                good = reached
+        first = None if bad > found.stop else self.judge(good)
+        return Searched(found, first, looks, self._executed)
+
+    def judge(self, before: Reached) -> FirstStep:
+        """Judge the step after a state by its bits, and name its batch."""
+        signed = self.rows[before.step]
+        attempt = self.transcript.attempt_of(signed)
+        bench = self.benches.of(attempt)
+        judge = ExactJudge(bench, self.transcript.genesis, self.match(attempt), self._unmoved)
+        judged = judge.judge(before, signed)
+        indices = bench.reader.order.step(signed.row.step)
+        return FirstStep(
+            result=judged.result,
+            before=before,
+            examples=tuple(int(i) for i in indices if i != PADDING),
+            hosts=_hosts(attempt, len(indices)),
+        )
+
+    def match(self, attempt: Attempt) -> ClassMatch:
+        """Say whether an attempt's bits must be ours."""
+        if self.benches.native:
+            return ClassMatch("the trainer's plan is native: other code than the stored programs")
+        return match_class(attempt, self.transcript.genesis)
+
+    def committed(self, step: int) -> Reached | Unreached:
+        """Return the committed state after a step, replayed from the nearest one at hand."""
+        return Replay(self.transcript, self.benches, self._kept).state(step)
+
+    def _start(self, step: int) -> Reached:
+        if step:
+            bench = self.benches.of(self.transcript.attempt_of(self.rows[step - 1]))
+            kept = self._kept.state(step, bench)
+            if kept is not None:
+                return Reached(step, kept)
+            raise AnhError(f"the search cannot start from state {step}: {self._kept.missing(step)}")
+        if self._root(self._first, 0) != self.transcript.genesis.state_root:
+            raise AnhError(
+                "state 0, drawn again by init, is not the one that genesis commits: the run does "
+                "not follow from its very start, or this is another execution class"
+            )
+        return Reached(0, kept_copy(self._first))
+
+    def _reach(self, start: Reached, step: int) -> Reached | None:
+        """Step forward; return the state reached, None where the last row commits another."""
+        state = kept_copy(start.state)
+        for number in range(start.step + 1, step + 1):
+            row = self.rows[number - 1].row
+            bench = self.benches.of(self.transcript.attempt_of(self.rows[number - 1]))
+            state = placed(bench, state)
+            outputs = bench.executor.gradient(state, bench.batch(number).pieces)
+            self._executed += 1
+            if number == step and not self._same_gradient(outputs, row):
+                return None
+            scalars = bench.executor.scalars(outputs)
+            state = bench.executor.update(state, outputs, scalars, number)
+        committed = self.transcript.state_root(step)
+        # A row without a state root commits the state before it, through its gradient.
+        if committed is not None and self._root(state, step) != committed:
+            return None
+        return Reached(step, state)
+
+    def _same_gradient(self, outputs: Tree, row: Row) -> bool:
+        digest = gradient_digest(outputs, step=row.step, alg=self._alg)
+        return digest.root.hex() == row.gradient_root
+
+    def _root(self, state: State, step: int) -> str:
+        return tree_digest(state, step=step, alg=self._alg).root.hex()
+
+
+def most_looks(steps: int) -> int:
+    """Return how many stretches a search over so many steps re-executes at most."""
+    return math.ceil(math.log2(steps + 1))
+
+
+def first_apart(first: Sequence[Row], second: Sequence[Row]) -> int | None:
+    """Return the first step at which two lines of rows part, by halving; None where none does.
+
+    Compares states, or gradients where one line did not hash the state.
+    """
+    low, high = 0, min(len(first), len(second)) + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _same(first[middle - 1], second[middle - 1]):
+            low = middle
+        else:
+            high = middle
+    return None if high > min(len(first), len(second)) else high
+
+
+def part(first: RunSearch, second: RunSearch) -> Parted | None:
+    """Find the step at which two runs of one contract part, and judge it for both.
+
+    Raises AnhError where the runs differ in their contract or their first state, or where neither
+    run's state before that step can be produced.
+    """
+    sides = (first, second)
+    ids = [side.transcript.genesis.contract for side in sides]
+    if ids[0] != ids[1]:
+        raise AnhError(f"the runs have different contracts, {ids[0][:16]} and {ids[1][:16]}")
+    roots = [side.transcript.genesis.state_root for side in sides]
+    if roots[0] != roots[1]:
+        raise AnhError("the runs start from different states: seed, init program or backend")
+    rows = [[signed.row for signed in side.rows] for side in sides]
+    step = first_apart(rows[0], rows[1])
+    if step is None:
+        return None
+    before = _common(sides, step - 1)
+    judged = tuple(side.judge(Reached(before.step, kept_copy(before.state))) for side in sides)
+    return Parted(step, min(map(len, rows)), judged)
+
+
+def _common(sides: Sequence[RunSearch], step: int) -> Reached:
+    words = ""
+    for side in sides:
+        found = side.committed(step)
+        if isinstance(found, Reached):
+            return found
+        words = found.words
+    raise AnhError(f"the common state {step} cannot be produced from either run: {words}")
+
+
+def _same(first: Row, second: Row) -> bool:
+    if first.state_root is not None and second.state_root is not None:
+        return first.state_root == second.state_root
+    return first.gradient_root == second.gradient_root
+
+
+def _hosts(attempt: Attempt, rows: int) -> tuple[HostRows, ...]:
+    """Return who held which rows: processes are neighbours along the batch, or each held all."""
+    shards = attempt.mesh.data * attempt.mesh.fsdp
+    if shards % attempt.processes:
+        return tuple(HostRows(rank, 0, rows) for rank in range(attempt.processes))
+    size = rows // attempt.processes
+    return tuple(
+        HostRows(rank, rank * size, (rank + 1) * size) for rank in range(attempt.processes)
+    )
