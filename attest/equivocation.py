@@ -23,8 +23,10 @@ from attest.statements import Attempt, Genesis, Segment, Step, decode_statement
 __all__ = [
     "check_evidence",
     "check_row_evidence",
+    "check_worker_signed",
     "encode_evidence",
     "encode_row_evidence",
+    "first_worker",
     "row_equivocation",
 ]
 
@@ -138,11 +140,11 @@ def row_equivocation(
         FormatError: if the envelopes are no genesis, attempt, steps and segments.
         RefusedError: if the keys did not sign them, or they can all be true.
     """
-    worker = _first_worker(genesis, attempt, run)
+    worker = first_worker(genesis, attempt, run)
     rows: dict[int, RowMark] = {}
     segments: dict[bytes, Segment] = {}
     for record in records:
-        _check_worker_signed(record, worker)
+        check_worker_signed(record, worker)
         statement = decode_statement(record.payload)
         of = isinstance(statement, Step | Segment) and statement.attempt
         hold(of == attempt.record_hash().hex(), "equivocation", "a record is of another attempt")
@@ -158,8 +160,13 @@ def row_equivocation(
     return found.words
 
 
-def _first_worker(genesis: Envelope, attempt: Envelope, run: str) -> bytes:
-    """Return the key that an attempt of the run names first."""
+def first_worker(genesis: Envelope, attempt: Envelope, run: str) -> bytes:
+    """Return the key that an attempt of the run (id, hex) names first.
+
+    Raises:
+        FormatError: if the envelopes are no genesis and no attempt.
+        RefusedError: if they are of another run, or its key did not sign the attempt.
+    """
     hold(genesis.record_hash().hex() == run, "equivocation", "the evidence is of another run")
     opening, begun = decode_statement(genesis.payload), decode_statement(attempt.payload)
     if not isinstance(opening, Genesis) or not isinstance(begun, Attempt):
@@ -170,8 +177,12 @@ def _first_worker(genesis: Envelope, attempt: Envelope, run: str) -> bytes:
     return bytes.fromhex(begun.worker_keys[0])
 
 
-def _check_worker_signed(record: Envelope, worker: bytes) -> None:
-    """Check the first worker's signature alone: other hosts may have signed a step beside it."""
+def check_worker_signed(record: Envelope, worker: bytes) -> None:
+    """Check the first worker's signature alone: other hosts may have signed a step beside it.
+
+    Raises:
+        RefusedError: if it is missing or does not verify.
+    """
     own = tuple(s for s in record.signatures if s.keyid == keyid(worker))
     hold(own, "equivocation", "a record is not signed by the attempt's first worker")
     verify_signatures(Envelope(record.payload, own), {keyid(worker): worker})

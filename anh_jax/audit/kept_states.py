@@ -84,7 +84,7 @@ class KeptStates:
         shapes = bench.abstract_state()
         source, checkpoints, retained = self._source, self._checkpoints, self._retained
         if source is not None:
-            asked = Asked("state", step, committed)
+            asked = Asked("state", step, self._row(step), committed)
             return self._shown(asked, lambda: source.state(asked, shapes), root)
         if retained is not None and retained.path(step).is_file():
             what = f"{retained.path(step)}: its state is not the one that step {step} commits"
@@ -108,7 +108,7 @@ class KeptStates:
         committed = self._transcript.line.rows[step - 1].row.gradient_root
         shapes = bench.abstract_outputs()
         if source is not None:
-            asked = Asked("gradient", step, committed)
+            asked = Asked("gradient", step, self._row(step), committed)
             return self._shown(asked, lambda: source.outputs(asked, shapes), root)
         if retained is None or not retained.path(step).is_file():
             return None
@@ -128,6 +128,10 @@ class KeptStates:
         told = self._transcript.genesis.environment.get(RETENTION_FACT)
         rule = "" if told is None else f" (genesis says what is: {told})"
         return f"step {step} is not retained{rule}"
+
+    def _row(self, step: int) -> str:
+        rows, run = self._transcript.line.rows, self._transcript.run
+        return rows[step - 1].row_hash.hex() if step else run
 
     def _shown(
         self, asked: Asked, read: Callable[[], Tree], root: Callable[[Tree], str]

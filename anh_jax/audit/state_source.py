@@ -21,11 +21,13 @@ Answer = Literal["none", "refused", "other bytes", "other digest"]
 class Asked:
     """One tree of a run: the state after a step, or the gradient and statistics of a step.
 
-    `committed` is its digest as the run signed it, 64 hex digits.
+    `row` is the hash of the row that commits it (of state 0, which genesis commits, the run id) and
+    `committed` its digest there, 64 hex digits each.
     """
 
     part: Part
     step: int
+    row: str
     committed: str
 
 
