@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from anh_jax.audit.benches import placed
 from anh_jax.audit.replay import Reached, kept_copy
 from anh_jax.audit.results import StepResult
+from anh_jax.audit.row_numbers import RowNumbers, row_numbers
 from anh_jax.audit.unmoved import Unmoved
 from anh_jax.data.manifest import PADDING
 from anh_jax.digest.host import gradient_digest, tree_digest
@@ -21,11 +22,10 @@ from anh_jax.line import SignedRow
 from anh_jax.stated_class import ClassMatch
 from anh_jax.training.executor import Tree
 from anh_jax.training.loop import StepBatch
-from anh_jax.training.observers.attestation import host_number
 from anh_jax.training.state import State
 from anh_jax.workbench import Workbench
-from attest.canonical import hex_float, parse_hex_float
-from attest.statements import Genesis, Row, Scalars
+from attest.canonical import parse_hex_float
+from attest.statements import Genesis, Row
 
 REPLAYS = 3
 # Every sum of ones up to here is exact in float32, in any order.
@@ -46,30 +46,8 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class _Numbers:
-    """What a row states of a step's arithmetic, as computed here."""
-
-    gradient_root: str
-    loss: str
-    scalars: Scalars
-    state_root: str
-
-    def differences(self, row: Row) -> tuple[str, ...]:
-        """Return the names of the row's numbers that came out otherwise, causes first."""
-        pairs = (
-            ("gradient root", self.gradient_root, row.gradient_root),
-            ("loss", self.loss, row.loss),
-            ("weight", self.scalars.weight, row.scalars.weight),
-            ("gradient norm", self.scalars.global_norm, row.scalars.global_norm),
-            ("finite flag", self.scalars.finite, row.scalars.finite),
-            ("state root", self.state_root, row.state_root or self.state_root),
-        )
-        return tuple(name for name, ours, theirs in pairs if ours != theirs)
-
-
-@dataclass(frozen=True)
 class _Replayed:
-    numbers: _Numbers
+    numbers: RowNumbers
     outputs: Tree
     after: State
 
@@ -137,14 +115,10 @@ class ExactJudge:
         scalars = executor.scalars(outputs)
         root = gradient_digest(outputs, step=step, alg=alg).root.hex()
         after = executor.update(kept_copy(state), outputs, scalars, step)
-        numbers = _Numbers(
+        numbers = row_numbers(
+            outputs,
+            scalars,
             gradient_root=root,
-            loss=hex_float(host_number(outputs["loss"])),
-            scalars=Scalars(
-                global_norm=hex_float(host_number(scalars["globalNorm"])),
-                finite=int(host_number(scalars["finite"])),
-                weight=hex_float(host_number(scalars["weight"])),
-            ),
             state_root=tree_digest(after, step=step, alg=alg).root.hex(),
         )
         return _Replayed(numbers, outputs, after)
@@ -168,7 +142,7 @@ class ExactJudge:
         yield from self._unmoved.faults(before.state, before.step)
 
 
-def _not_finite(row: Row, ours: _Numbers) -> str:
+def _not_finite(row: Row, ours: RowNumbers) -> str:
     """Say which number of a row is not finite although ours is; empty where there is none."""
     pairs = (
         ("loss", row.loss, ours.loss),

@@ -9,7 +9,7 @@ hands over the same from elsewhere; what it does not show is withheld, and recor
 from collections.abc import Callable
 
 from anh_jax.audit.state_source import Asked, StateSource, Withheld, WithheldError
-from anh_jax.audit.transcript import Transcript
+from anh_jax.audit.transcript import SignedRun
 from anh_jax.digest.host import gradient_digest, tree_digest
 from anh_jax.errors import AnhError
 from anh_jax.training.checkpoints import TrainingCheckpoints
@@ -28,7 +28,7 @@ class KeptStates:
 
     def __init__(
         self,
-        transcript: Transcript,
+        transcript: SignedRun,
         checkpoints: TrainingCheckpoints | None = None,
         retained: RetainedSteps | None = None,
         source: StateSource | None = None,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from anh_jax.audit.benches import Benches, placed
 from anh_jax.audit.kept_states import KeptStates
-from anh_jax.audit.transcript import Transcript
+from anh_jax.audit.transcript import SignedRun
 from anh_jax.digest.host import gradient_digest, tree_digest
 from anh_jax.line import SignedRow
 from anh_jax.training.state import State, moving_part
@@ -49,7 +49,7 @@ class Replay:
 
     def __init__(
         self,
-        transcript: Transcript,
+        transcript: SignedRun,
         benches: Benches,
         kept: KeptStates,
     ) -> None:

@@ -20,21 +20,13 @@ RowsOf = Callable[[Attempt, Envelope], Sequence[Envelope]]
 
 
 @dataclass(frozen=True)
-class Transcript:
-    """A closed run: its statements by kind, and the line of rows that its final record closes.
-
-    `attempts` are by number. `fault` says why the rows form no line, `missing` why some of them
-    are not at hand, which refutes nothing; `line` is empty then.
-    """
+class SignedRun:
+    """What a run has signed so far: genesis, its attempts by number, and its line of rows."""
 
     run: str
     genesis: Genesis
     attempts: Mapping[int, Attempt]
     line: Line
-    final: Final
-    final_record: str
-    fault: str
-    missing: str = ""
 
     def state_root(self, step: int) -> str | None:
         """Return the committed digest of the state after a step; None where the policy skips it."""
@@ -45,6 +37,20 @@ class Transcript:
     def attempt_of(self, signed: SignedRow) -> Attempt:
         """Return the attempt that signed a row."""
         return self.attempts[signed.attempt]
+
+
+@dataclass(frozen=True)
+class Transcript(SignedRun):
+    """A closed run: its statements by kind, and the line of rows that its final record closes.
+
+    `fault` says why the rows form no line, `missing` why some of them are not at hand, which
+    refutes nothing; `line` is empty then.
+    """
+
+    final: Final
+    final_record: str
+    fault: str
+    missing: str = ""
 
 
 def read_transcript(
