@@ -9,6 +9,7 @@ up, and T + 1 steps in all. Two signed runs need no execution until the one step
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from anh_jax.audit.benches import Benches, placed
 from anh_jax.audit.exact import ExactJudge
@@ -27,9 +28,6 @@ from anh_jax.training.state import State
 from anh_jax.workbench import Materials
 from attest.statements import Attempt, Row
 
-# Called with the step a stretch starts from, the one it leads to, and whether it leads there.
-Look = Callable[[int, int, bool], None]
-
 
 @dataclass(frozen=True)
 class Stretch:
@@ -37,6 +35,14 @@ class Stretch:
 
     start: int
     stop: int
+
+
+@dataclass(frozen=True)
+class Looked:
+    """One re-executed stretch, and whether it led to what its last row commits."""
+
+    stretch: Stretch
+    found: Literal["follows", "differs"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,9 @@ class RunSearch:
         """Return the signed rows of steps 1, 2, ... on the line."""
         return self.transcript.line.rows
 
-    def search(self, stretch: Stretch | None = None, look: Look | None = None) -> Searched:
+    def search(
+        self, stretch: Stretch | None = None, look: Callable[[Looked], None] | None = None
+    ) -> Searched:
         """Find the first step of a stretch, by default the whole run, that does not follow.
 
         Raises AnhError where the stretch is none of the run's, or its first state is not at hand.
@@ -122,7 +130,8 @@ class RunSearch:
             reached = self._reach(good, middle)
             looks += 1
             if look is not None:
-                look(good.step, middle, reached is not None)
+                found_there = "differs" if reached is None else "follows"
+                look(Looked(Stretch(good.step, middle), found_there))
             if reached is None:
                 bad = middle
             else:
@@ -150,6 +159,14 @@ class RunSearch:
         if self.benches.native:
             return ClassMatch("the trainer's plan is native: other code than the stored programs")
         return match_class(attempt, self.transcript.genesis)
+
+    def gradient(self, before: Reached) -> Tree | None:
+        """Return the committed gradient of the step after a state, if it comes out here."""
+        signed = self.rows[before.step]
+        bench = self.benches.of(self.transcript.attempt_of(signed))
+        pieces = bench.batch(signed.row.step).pieces
+        outputs = bench.executor.gradient(placed(bench, before.state), pieces)
+        return outputs if self._same_gradient(outputs, signed.row) else None
 
     def committed(self, step: int) -> Reached | Unreached:
         """Return the committed state after a step, replayed from the nearest one at hand."""

@@ -70,7 +70,7 @@ FACTORS: dict[str, Callable[[int], tuple[int, ...]]] = {
     "reduce": lambda count: tuple(range(count)),
     "reduce_window": lambda count: tuple(range(count)),
     "scatter": lambda count: tuple(i for i in range(count) if i != count // 2),
-    "select_and_scatter": lambda count: (1, 2),
+    "select_and_scatter": lambda count: (1,),
 }
 _PRODUCTS = frozenset(("dot", "dot_general", "convolution", "dynamic_conv"))
 
@@ -121,7 +121,7 @@ def sum_bound(
     `evaluate` is called with the operands, their magnitudes, and ones, which counts the terms.
     """
     factors = FACTORS[operator](len(inputs))
-    wide = [_wide(x) if i in factors else x for i, x in enumerate(inputs)]
+    wide = [_wide(x) for x in inputs]
     value = _only(evaluate(*wide))
     magnitudes = [np.abs(x) if i in factors else x for i, x in enumerate(wide)]
     magnitude = _only(evaluate(*magnitudes))

@@ -36,7 +36,7 @@ def faulty(cheat, trainers):
 
 def test_corrupted_step_is_found_in_log_t_looks(faulty, searching, trainers) -> None:
     looked = []
-    found = searching(faulty).search(look=lambda *look: looked.append(look))
+    found = searching(faulty).search(look=looked.append)
     assert found.first is not None
     assert found.first.result.step == trainers.BAD
     assert found.first.result.outcome == "refuted"
