@@ -52,7 +52,14 @@ CONTRACT_GROUPS = (
     "retention",
 )
 # Genesis commits these, so a resumed attempt must keep them too.
-GENESIS_KEYS = ("plan", "attest.mode", "attest.digest", "attest.alg", "attest.operator")
+GENESIS_KEYS = (
+    "plan",
+    "attest.mode",
+    "attest.digest",
+    "attest.bound",
+    "attest.alg",
+    "attest.operator",
+)
 _HEADER = f"""The resolved experiment.
 In the contract: {", ".join(CONTRACT_GROUPS)}.
 How one trainer runs it: every other group.

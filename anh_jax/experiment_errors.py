@@ -107,11 +107,10 @@ def _shown(value: object) -> str:
 
 
 def _every(path: Path, value: object) -> str:
-    # The commonest slip in these two: the number alone, without the word.
+    # The commonest slip in these: the number alone, without the word.
     number = str(value).removeprefix("every").strip()
-    if path in (("attest", "digest"), ("attest", "segments")) and re.fullmatch(
-        "[1-9][0-9]{0,3}", number
-    ):
+    spelt_so = [("attest", key) for key in ("digest", "segments", "bound")]
+    if path in spelt_so and re.fullmatch("[1-9][0-9]{0,3}", number):
         return f" (did you mean 'every {number}'?)"
     return ""
 

@@ -4,10 +4,13 @@
 attest, runner, trackers, checkpoints` are how one trainer runs it and stand in genesis only.
 """
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
+
+from attest.numerics_class import CLASSES, ClassRules
 
 SafeInteger = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 AxisSize = Annotated[int, Meta(ge=1, le=2**20)]
@@ -54,34 +57,55 @@ class Property(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Numerics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"class_": "class"}):
-    """Set the tolerances by which a replayed step is judged."""
+    """Set how the programs round, and the tolerances by which a replayed step is judged."""
 
     class_: Annotated[
-        Literal["f32"], Meta(description="Numerics class: f32 computes and sums in float32.")
+        Literal["f32", "tf32", "bf16x3", "bf16_f32acc", "bf16"],
+        Meta(description="Numerics class: how products, sums and activations are rounded."),
     ] = "f32"
     c: Annotated[
-        Tolerance, Meta(description="Gradient tolerance per tensor, in units of its spread.")
-    ] = 4.0
+        Tolerance | None,
+        Meta(description="Gradient tolerance per tensor, in spreads; null: the class's own."),
+    ] = None
     c_row: Annotated[
-        Tolerance, Meta(description="Gradient tolerance per block, in units of its spread.")
-    ] = 10.0
+        Tolerance | None,
+        Meta(description="Gradient tolerance per block, in spreads; null: the class's own."),
+    ] = None
     cap: Annotated[
-        Tolerance,
-        Meta(description="Spread over gradient norm above which a step is unattestable."),
-    ] = 1e-4
+        Tolerance | None,
+        Meta(
+            description="Spread over gradient norm above which a step is unattestable;"
+            " null: the class's own."
+        ),
+    ] = None
     a2: Annotated[
-        Tolerance,
-        Meta(description="Largest difference of two updates, in learning rates, from step 10."),
-    ] = 1e-3
+        Tolerance | None,
+        Meta(
+            description="Largest difference of two updates, in learning rates, from step 10;"
+            " null: the class's own."
+        ),
+    ] = None
     a2_cold: Annotated[
-        Tolerance,
-        Meta(description="Largest difference of two updates, in learning rates, before step 10."),
-    ] = 0.1
+        Tolerance | None,
+        Meta(
+            description="Largest difference of two updates, in learning rates, before step 10;"
+            " null: the class's own."
+        ),
+    ] = None
+    null_gradients: Annotated[
+        tuple[Annotated[str, Meta(min_length=1)], ...],
+        Meta(
+            description="Parameters whose gradient is mathematically zero, by path: no cap, no A2;"
+            " needs a policy that allows it."
+        ),
+    ] = ()
 
     @property
-    def unit_roundoff(self) -> float:
-        """Return the class's unit roundoff: half the distance from 1 to the next number."""
-        return {"f32": 2.0**-24}[self.class_]
+    def rules(self) -> ClassRules:
+        """Return the class's rules with the tolerances that are set here."""
+        own = {name: getattr(self, name) for name in ("c", "c_row", "cap", "a2", "a2_cold")}
+        given = {name: value for name, value in own.items() if value is not None}
+        return replace(CLASSES[self.class_], **given)
 
 
 class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -156,6 +180,14 @@ class Attest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             pattern=r"^(off|auto|every [1-9][0-9]{0,3})$",
             description="What is logged: 'off' steps, 'every K' a segment for K or more, 'auto'.",
+        ),
+    ] = "off"
+    bound: Annotated[
+        str,
+        Meta(
+            pattern=r"^(off|every [1-9][0-9]{0,8})$",
+            description="Declared bound of each row, measured anew 'every N' steps;"
+            " 'off': rows declare none.",
         ),
     ] = "off"
     alg: Annotated[Literal["blake3", "sha256"], Meta(description="Hash of the state digest.")] = (

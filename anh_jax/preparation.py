@@ -27,7 +27,6 @@ from anh_jax.run_directory import RunDirectory, write_atomically
 from anh_jax.training.constants import ConstantsTable
 from anh_jax.training.optimizer import build_optimizer
 from attest import canonical
-from attest.canonical import hex_float
 from attest.contract import (
     Contract,
     Data,
@@ -175,15 +174,7 @@ def _contract(
         data=data,
         init=Init(kind=experiment.init.kind),
         optimizer=Optimizer(kind="elementwise", name=optimizer),
-        numerics=Numerics(
-            class_=numerics.class_,
-            unit_roundoff=hex_float(numerics.unit_roundoff),
-            c=hex_float(numerics.c),
-            c_row=hex_float(numerics.c_row),
-            cap=hex_float(numerics.cap),
-            a2=hex_float(numerics.a2),
-            a2_cold=hex_float(numerics.a2_cold),
-        ),
+        numerics=Numerics.of(numerics.rules, numerics.null_gradients),
         properties=tuple(
             PropertyRule(
                 name=rule.name,

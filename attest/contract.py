@@ -7,10 +7,13 @@ import hashlib
 from dataclasses import dataclass
 from typing import Annotated, cast
 
-from attest import canonical
+from attest import canonical, numerics_class
+from attest.canonical import hex_float, parse_hex_float
 from attest.envelope import MAX_ENVELOPE_BYTES
 from attest.errors import FormatError, UnsupportedError
+from attest.numerics_class import CLASSES, FLOAT32_ANY_ORDER, ClassRules, Excess, LocalZeros
 from attest.schema import (
+    POSITIVE,
     TEXT,
     Count,
     Hex64,
@@ -73,16 +76,112 @@ class Optimizer:
 
 
 @dataclass(frozen=True, slots=True)
+class Roundoff:
+    """Fix the unit roundoff by kind of operator (`attest.numerics_class.Roundoff`)."""
+
+    dot: Positive
+    reduce: Positive
+    elementwise: Positive
+    storage: Positive
+    update: Positive
+
+
+@dataclass(frozen=True, slots=True)
 class Numerics:
-    """Fix the numerics class, its unit roundoff, and every tolerance (hexadecimal floats)."""
+    """Fix the numerics class, how it rounds, and every tolerance (hexadecimal floats).
+
+    The fields are those of `attest.numerics_class.ClassRules`; `null_gradients` are the paths, such
+    as `blocks/attention/key_bias`, of parameters whose gradient is mathematically zero: neither the
+    cap nor A2 applies to them.
+    """
 
     class_: Text
     unit_roundoff: Positive
+    roundoff: Roundoff
+    reduction: Annotated[str, one_of(FLOAT32_ANY_ORDER)]
+    dot_algorithm: Text
     c: Positive
     c_row: Positive
+    phi: Positive
+    phi_sum: Positive
     cap: Positive
     a2: Positive
-    a2_cold: Positive
+    a2_cold: Annotated[str | None, optional(POSITIVE)]
+    a2_excess: Annotated[str, one_of("refuted", "unattestable")]
+    a2_exempt: Annotated[tuple[str, ...], increasing(TEXT)]
+    local_zeros: Annotated[str, one_of("refuted", "ignored")]
+    null_gradients: Annotated[tuple[str, ...], increasing(TEXT)]
+
+    def __post_init__(self) -> None:
+        table = self.roundoff
+        kinds = (table.dot, table.reduce, table.elementwise, table.storage, table.update)
+        if parse_hex_float(self.unit_roundoff) != max(map(parse_hex_float, kinds)):
+            raise FormatError(
+                "contract.numerics.unitRoundoff: must be the largest entry of roundoff",
+                code="field",
+            )
+
+    @classmethod
+    def of(cls, rules: ClassRules, null_gradients: tuple[str, ...] = ()) -> "Numerics":
+        """Write a class's rules into a contract."""
+        table = rules.roundoff
+        return cls(
+            class_=rules.name,
+            unit_roundoff=hex_float(rules.unit_roundoff),
+            roundoff=Roundoff(
+                dot=hex_float(table.dot),
+                reduce=hex_float(table.reduce),
+                elementwise=hex_float(table.elementwise),
+                storage=hex_float(table.storage),
+                update=hex_float(table.update),
+            ),
+            reduction=rules.reduction,
+            dot_algorithm=rules.dot_algorithm,
+            c=hex_float(rules.c),
+            c_row=hex_float(rules.c_row),
+            phi=hex_float(rules.phi),
+            phi_sum=hex_float(rules.phi_sum),
+            cap=hex_float(rules.cap),
+            a2=hex_float(rules.a2),
+            a2_cold=None if rules.a2_cold is None else hex_float(rules.a2_cold),
+            a2_excess=rules.a2_excess,
+            a2_exempt=tuple(sorted(rules.a2_exempt)),
+            local_zeros=rules.local_zeros,
+            null_gradients=tuple(sorted(null_gradients)),
+        )
+
+    @property
+    def rules(self) -> ClassRules:
+        """Return the rules this contract sets, which are what its audits apply.
+
+        They are the contract's own numbers; the class's name says only what they usually are.
+        """
+        table = self.roundoff
+        usual = CLASSES.get(self.class_)
+        return ClassRules(
+            name=self.class_,
+            words="" if usual is None else usual.words,
+            roundoff=numerics_class.Roundoff(
+                dot=parse_hex_float(table.dot),
+                reduce=parse_hex_float(table.reduce),
+                elementwise=parse_hex_float(table.elementwise),
+                storage=parse_hex_float(table.storage),
+                update=parse_hex_float(table.update),
+            ),
+            reduction=self.reduction,
+            dot_algorithm=self.dot_algorithm,
+            c=parse_hex_float(self.c),
+            c_row=parse_hex_float(self.c_row),
+            phi=parse_hex_float(self.phi),
+            phi_sum=parse_hex_float(self.phi_sum),
+            cap=parse_hex_float(self.cap),
+            a2=parse_hex_float(self.a2),
+            a2_cold=None if self.a2_cold is None else parse_hex_float(self.a2_cold),
+            a2_excess=cast(Excess, self.a2_excess),
+            a2_exempt=self.a2_exempt,
+            local_zeros=cast(LocalZeros, self.local_zeros),
+            basis="declared" if usual is None else usual.basis,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from attest.canonical import parse_hex_float
 from attest.inclusion import ProvenRecords
 from attest.level import Level
 from attest.lineage import Lineage
@@ -109,6 +108,7 @@ def _line(reading: AuditReading, found: Findings, policy: Policy) -> AuditLine:
         init=audit.init,
         export=audit.export,
         line=audit.line,
+        walk=audit.walk,
         drift=audit.drift,
         shortfall=_shortfall(reading, found, policy),
     )
@@ -124,8 +124,8 @@ def _shortfall(reading: AuditReading, found: Findings, policy: Policy) -> str:
         return "its auditor is the contract's author, who may be the trainer"
     if audit.sample == "chosen":
         return "steps were chosen"
-    if audit.method == "preliminary":
-        return "preliminary"
+    if audit.method == "bounded":
+        return "bounded"
     if not reading.sampled:
         return "its sources are not those of the policy"
     if reading.source_operators <= own:
@@ -167,20 +167,11 @@ def _reproducers(found: Findings, policy: Policy) -> set[str]:
         and not reading.audit.counts.unattestable
         and not reading.audit.counts.withheld
         and _complete(reading.audit)
-        and _bit_equal(reading.audit)
     }
 
 
 def _complete(audit: Audit) -> bool:
     return (audit.init, audit.export, audit.line) == ("pass", "pass", "pass")
-
-
-def _bit_equal(audit: Audit) -> bool:
-    worst = audit.worst
-    return all(
-        value is None or parse_hex_float(value) == 0.0
-        for value in (worst.a, worst.a_row, worst.a2, worst.b)
-    )
 
 
 def _unanswered(found: Findings, policy: Policy) -> list[str]:

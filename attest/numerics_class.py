@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from attest.contract import Numerics
 
 F32 = 2.0**-24
 TF32 = 2.0**-11
@@ -187,3 +190,44 @@ _LISTED = (
 )
 CLASSES: Mapping[str, ClassRules] = MappingProxyType({rules.name: rules for rules in _LISTED})
 """The classes that this version knows, by name."""
+
+
+def standard(numerics: Numerics) -> bool:
+    """Say whether a contract's numbers are no looser than its class's usual ones.
+
+    A class that this version does not know has none, and a contract that names tensors with a null
+    gradient takes them out of checks on its own word: neither is standard.
+    """
+    usual = CLASSES.get(numerics.class_)
+    if usual is None or numerics.null_gradients:
+        return False
+    return not looser(numerics.rules, usual)
+
+
+def looser(rules: ClassRules, usual: ClassRules) -> tuple[str, ...]:
+    """Return the names of the fields that accept more than the usual ones do."""
+    numbers = ("c", "c_row", "phi", "phi_sum", "cap", "a2")
+    found = [name for name in numbers if not getattr(rules, name) <= getattr(usual, name)]
+    kinds = ("dot", "reduce", "elementwise", "storage", "update")
+    found += [
+        f"roundoff.{kind}"
+        for kind in kinds
+        if not getattr(rules.roundoff, kind) <= getattr(usual.roundoff, kind)
+    ]
+    if usual.a2_cold is not None and not (
+        rules.a2_cold is not None and rules.a2_cold <= usual.a2_cold
+    ):
+        found.append("a2_cold")
+    found += [name for name in ("reduction", "dot_algorithm") if _differ(rules, usual, name)]
+    found += [
+        name
+        for name in ("a2_excess", "local_zeros")
+        if getattr(usual, name) == "refuted" and _differ(rules, usual, name)
+    ]
+    if not set(rules.a2_exempt) <= set(usual.a2_exempt):
+        found.append("a2_exempt")
+    return tuple(found)
+
+
+def _differ(rules: ClassRules, usual: ClassRules, name: str) -> bool:
+    return getattr(rules, name) != getattr(usual, name)

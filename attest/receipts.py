@@ -203,7 +203,7 @@ def _drawn(record: ProofRecord, audit: Audit, lineage: Lineage) -> set[int] | ra
 
 def _check_outcome(record: ProofRecord, audit: Audit, entry: KeyEntry) -> None:
     """Refuse a run that a key of the policy refutes, whoever operates it and however it judged."""
-    failed = [n for n in ("init", "export", "line", "drift") if getattr(audit, n) == "fail"]
+    failed = [n for n in ("init", "export", "line", "walk", "drift") if getattr(audit, n) == "fail"]
     if audit.counts.refuted:
         failed.insert(0, f"{audit.counts.refuted} steps")
     hold(not failed, "audit", f"{entry.operator} refutes {', '.join(failed)} ({record.where})")

@@ -28,12 +28,14 @@ class AuditLine:
     init: str
     export: str
     line: str
+    walk: str
     drift: str
     shortfall: str
 
     def text(self) -> str:
         """Return the line that is printed."""
-        checked = f"init {self.init}, export {self.export}, line {self.line}, drift {self.drift}"
+        names = ("init", "export", "line", "walk", "drift")
+        checked = ", ".join(f"{name} {getattr(self, name)}" for name in names)
         words = f"{self.operator}: {self.passed:,} of {self.drawn:,} steps passed; {checked}"
         for count, what in ((self.unattestable, "unattestable"), (self.withheld, "withheld")):
             words += f"; {count:,} {what}, not covered" if count else ""

@@ -28,6 +28,7 @@ from attest.keys import PrivateKey, Role
 from attest.level import Level
 from attest.log.sequencer import LocalLog
 from attest.monitor import status
+from attest.numerics_class import CLASSES
 from attest.policy import policy_text
 from attest.sample import commitment, sample_steps
 from attest.statements import (
@@ -166,13 +167,14 @@ class GeneratedRun:
             sources=(source,),
             k=samples,
             steps=count,
-            method="exact",
+            method="bounded",
             results_root=digest("results"),
             counts=Counts(count, 0, 0, 0),
-            worst=Worst(_ONE, _ONE, _ONE, None),
+            worst=Worst(_ONE, _ONE, _ONE, None, _ONE, _ONE),
             init="pass",
             export="pass",
             line="pass",
+            walk="pass",
             drift="no null known",
             gradient_roots=digest("gradients"),
             environment={"backend": "cpu", "jax": "0.10.2", "python": "3.11.7"},
@@ -235,15 +237,7 @@ def _contract(steps: int) -> Contract:
         data=Data(digest("data"), 1500, "feistel-sha256/v1", Holdout(digest("holdout"), 297)),
         init=Init("program"),
         optimizer=Optimizer("elementwise", "adamw"),
-        numerics=Numerics(
-            class_="f32",
-            unit_roundoff="0x1.0000000000000p-24",
-            c="0x1.0000000000000p+2",
-            c_row="0x1.4000000000000p+3",
-            cap="0x1.a36e2eb1c432dp-14",
-            a2="0x1.0624dd2f1a9fcp-10",
-            a2_cold="0x1.999999999999ap-4",
-        ),
+        numerics=Numerics.of(CLASSES["f32"]),
         properties=(PropertyRule("accuracy", digest("evaluate"), digest("holdout"), 9, 10, 3),),
         retention=Retention("P90D", ("lab",), "0", "P7D"),
     )

@@ -45,7 +45,7 @@ def headline(audited: Audited) -> str:
             "could not be judged here"
         )
     words = f"passed: {counts['pass']:,} of {len(results):,} steps"
-    return f"{words} within bounds (preliminary)" if _preliminary(audited) else words
+    return f"{words} within bounds" if _bounded(audited) else words
 
 
 def document(audited: Audited) -> dict[str, Any]:
@@ -123,8 +123,8 @@ def _checks(audited: Audited) -> dict[str, Check]:
     return {"init": findings.init, "line": findings.line, "export": findings.export}
 
 
-def _preliminary(audited: Audited) -> bool:
-    return audited.receipt.method == "preliminary"
+def _bounded(audited: Audited) -> bool:
+    return audited.receipt.method == "bounded"
 
 
 def _self_sampled(audited: Audited) -> bool:
@@ -165,7 +165,7 @@ def _properties(audited: Audited) -> list[str]:
 
 def _coverage(audited: Audited) -> tuple[str, ...]:
     """Return both probabilities, always together; of a sample that nobody could foresee only."""
-    if _self_sampled(audited) or audited.sample.kind == "chosen" or _preliminary(audited):
+    if _self_sampled(audited) or audited.sample.kind == "chosen" or _bounded(audited):
         return ("no step counts as checked for others: no probability is stated",)
     counts = count(audited.findings.results)
     total, lost = audited.total, sum(counts.values()) - counts["pass"]

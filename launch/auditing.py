@@ -133,7 +133,7 @@ def _carry_out(order: _Order, mesh: MeshSizes | None, policy: Policy | None) -> 
         transcript,
         order.sample,
         auditor=who.operator,
-        method=_method(findings, mesh),
+        method=_method(findings),
         own_class=own_class,
     )
     properties: tuple[Property, ...] = ()
@@ -167,10 +167,10 @@ def _carry_out(order: _Order, mesh: MeshSizes | None, policy: Policy | None) -> 
     )
 
 
-def _method(findings: Findings, mesh: MeshSizes | None) -> Method:
+def _method(findings: Findings) -> Method:
     """Return `exact` only where no step was weighed within bounds."""
-    bounded = any(result.a is not None for result in findings.results)
-    return "preliminary" if bounded or mesh is not None else "exact"
+    weighed = any(result.a is not None or result.b is not None for result in findings.results)
+    return "bounded" if weighed else "exact"
 
 
 def _watched(auditor: Auditor, steps: Sequence[int], title: str) -> Findings:

@@ -14,7 +14,7 @@ from attest import canonical
 from attest.canonical import hex_float
 from attest.statements import Audit, Counts, Worst
 
-Method = Literal["exact", "preliminary"]
+Method = Literal["exact", "bounded"]
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,15 @@ def write_receipt(
         worst=Worst(
             a=_text(worst([result.a for result in results])),
             a_row=None,
+            zeros=None,
             a2=None,
             b=_text(worst([result.b for result in results])),
+            walk=None,
         ),
         init=findings.init.verdict,
         export=findings.export.verdict,
         line=findings.line.verdict,
+        walk="not checked",
         drift="no null known",
         gradient_roots=salted_root(results, salts).hex(),
         environment={

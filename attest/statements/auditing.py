@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+from attest.canonical import parse_hex_float
 from attest.errors import FormatError
 from attest.schema import (
     Count,
@@ -90,13 +91,23 @@ class Worst:
 
     a: OptionalHexFloat
     a_row: OptionalHexFloat
+    zeros: OptionalHexFloat
     a2: OptionalHexFloat
     b: OptionalHexFloat
+    walk: OptionalHexFloat
+
+    def given(self) -> tuple[str, ...]:
+        """Return the statistics of the checks that ran."""
+        values = (self.a, self.a_row, self.zeros, self.a2, self.b, self.walk)
+        return tuple(value for value in values if value is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Report a re-execution of sampled steps; `steps` were computed again, others withheld."""
+    """Report a re-execution of sampled steps; `steps` were computed again, others withheld.
+
+    `exact` compared bits alone; in a `bounded` audit some step was weighed within tolerances.
+    """
 
     KIND: ClassVar[str] = "audit"
 
@@ -107,13 +118,14 @@ class Audit:
     sources: Annotated[tuple[Source, ...], listed(built(Source))]
     k: Count
     steps: Count
-    method: Annotated[str, one_of("exact", "preliminary")]
+    method: Annotated[str, one_of("exact", "bounded")]
     results_root: Hex64
     counts: Counts
     worst: Worst
     init: Annotated[str, _CHECKED]
     export: Annotated[str, _CHECKED]
     line: Annotated[str, _CHECKED]
+    walk: Annotated[str, _CHECKED]
     drift: Annotated[str, one_of("pass", "fail", "no null known")]
     gradient_roots: Hex64
     environment: Facts
@@ -127,6 +139,7 @@ class Audit:
         counts = self.counts
         if counts.pass_ + counts.refuted + counts.unattestable != self.steps:
             raise FormatError("audit.counts: do not add up to steps", code="field")
+        _check_method(self)
 
     def subjects(self) -> tuple[Subject, ...]:
         """Name the audited final record."""
@@ -136,6 +149,25 @@ class Audit:
     def from_subjects(subjects: tuple[Subject, ...]) -> dict[str, Any]:
         """Take the final record's hash."""
         return {"final": subjects[0].digest}
+
+
+def _check_method(audit: Audit) -> None:
+    """Check that statistics, walk and drift are those that the method can give."""
+    if audit.method == "exact":
+        if audit.worst.given():
+            raise FormatError("audit.worst: an exact audit compares bits alone", code="field")
+        if audit.walk == "fail" or audit.drift != "no null known":
+            raise FormatError("audit.walk, drift: an exact audit has no residuals", code="field")
+        return
+    counts, worst = audit.counts, audit.worst
+    if counts.pass_ and None in (worst.a, worst.b):
+        raise FormatError("audit.worst: a bounded audit gives a and b", code="field")
+    # Written so that a statistic that is no number contradicts too.
+    within = all(parse_hex_float(value) <= 1.0 for value in worst.given())
+    if not (within or counts.refuted or counts.unattestable or audit.walk == "fail"):
+        raise FormatError("audit.worst: is above 1 and no step is refuted", code="field")
+    if audit.drift != "no null known" and audit.steps < 2:
+        raise FormatError("audit.drift: takes at least two steps", code="field")
 
 
 @dataclass(frozen=True, slots=True)

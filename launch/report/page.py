@@ -182,8 +182,10 @@ def _audits(facts: RunFacts) -> str:
             for name, value in (
                 ("A, tensor", worst.a),
                 ("A, block", worst.a_row),
+                ("zeros", worst.zeros),
                 ("A2, effect", worst.a2),
                 ("B, update", worst.b),
+                ("walk", worst.walk),
             )
         ]
         facts_list = definitions(
@@ -193,6 +195,7 @@ def _audits(facts: RunFacts) -> str:
                 ("init", audit.init),
                 ("export", audit.export),
                 ("line", audit.line),
+                ("walk", audit.walk),
                 ("drift", audit.drift),
             ]
         )
@@ -226,7 +229,7 @@ def _contract(facts: RunFacts) -> str:
             ("c, c row", f"{decimal(numerics.c):g}, {decimal(numerics.c_row):g}"),
             ("cap", f"{decimal(numerics.cap):g}"),
             ("declared", _declared(facts)),
-            ("A2, cold", f"{decimal(numerics.a2):g}, {decimal(numerics.a2_cold):g}"),
+            ("A2, cold", f"{decimal(numerics.a2):g}, {_cold(numerics.a2_cold)}"),
             ("retention", f"{contract.retention.window}, {contract.retention.deadline}"),
             ("gradient", contract.programs.gradient),
             ("update", contract.programs.update),
@@ -236,6 +239,10 @@ def _contract(facts: RunFacts) -> str:
         f'<div class="cards"><div class="card"><h3>Terms</h3>{terms}</div>'
         f'<div class="card"><h3>Rules</h3>{rules}</div>{_properties(facts)}</div>'
     )
+
+
+def _cold(value: str | None) -> str:
+    return "does not apply" if value is None else f"{decimal(value):g}"
 
 
 def _declared(facts: RunFacts) -> str:

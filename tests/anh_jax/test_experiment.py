@@ -49,10 +49,21 @@ def test_one_e_minus_three_is_a_number_and_off_is_a_word(tmp_path: Path) -> None
 
 
 def test_defaults_of_class_f32_are_the_numerics_page() -> None:
-    numerics = load_experiment(DIGITS).numerics
-    assert (numerics.class_, numerics.c, numerics.c_row) == ("f32", 4.0, 10.0)
-    assert (numerics.cap, numerics.a2, numerics.a2_cold) == (1e-4, 1e-3, 0.1)
-    assert numerics.unit_roundoff == float.fromhex("0x1p-24")
+    rules = load_experiment(DIGITS).numerics.rules
+    assert (rules.name, rules.c, rules.c_row) == ("f32", 4.0, 10.0)
+    assert (rules.cap, rules.a2, rules.a2_cold) == (1e-4, 1e-3, 0.1)
+    assert rules.unit_roundoff == float.fromhex("0x1p-24")
+
+
+def test_a_class_brings_its_own_tolerances_and_a_set_one_replaces_them() -> None:
+    rules = load_experiment(DIGITS, ["numerics={class: bf16, a2: 0.01}"]).numerics.rules
+    assert (rules.name, rules.c, rules.c_row, rules.cap) == ("bf16", 8.0, 8.0, 0.1)
+    assert (rules.a2, rules.a2_cold) == (0.01, None)
+
+
+def test_a_misspelt_numerics_class_is_answered_with_the_classes() -> None:
+    with pytest.raises(ConfigError, match=r"numerics\.class.*bf16_f32acc"):
+        load_experiment(DIGITS, ["numerics.class=bf16_f32ac"])
 
 
 def test_overrides_are_yaml_and_the_last_one_wins() -> None:

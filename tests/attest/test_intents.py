@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 
 from attest.level import Level
-from attest.statements import Counts
+from attest.statements import Counts, Worst
+
+WITHIN = Worst(*["0x1.0000000000000p-2"] * 6)
+BOUNDED: dict[str, Any] = {"method": "bounded", "worst": WITHIN}
 
 
 def test_announced_audit_without_a_receipt_is_a_failed_audit(tale: ModuleType) -> None:
@@ -29,7 +32,7 @@ def test_announced_audit_without_a_receipt_is_a_failed_audit(tale: ModuleType) -
     [
         ({}, True),
         ({"sources": ("acme", "globex")}, True),
-        ({"method": "preliminary"}, False),
+        (BOUNDED, False),
         ({"sources": ()}, False),
         ({"sources": ("acme",)}, False),
         ({"sources": (), "sample": "chosen", "steps": 9, "counts": Counts(9, 0, 0, 0)}, False),

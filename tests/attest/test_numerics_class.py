@@ -1,10 +1,13 @@
 """Numerics classes: the table agrees with the formats it describes."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from attest.numerics_class import CLASSES, ClassRules
+from attest.contract import Numerics
+from attest.numerics_class import CLASSES, ClassRules, Roundoff, standard
 
 ALL = pytest.mark.parametrize("rules", CLASSES.values(), ids=list(CLASSES))
 
@@ -46,3 +49,43 @@ def test_classes_that_nobody_measured_say_so_and_never_refute_by_effect() -> Non
         if rules.basis == "declared":
             assert rules.source == "declared, not measured on hardware"
             assert rules.a2_excess == "unattestable" and rules.local_zeros == "ignored"
+
+
+@ALL
+def test_a_contract_gives_back_the_rules_it_was_written_from(rules: ClassRules) -> None:
+    assert Numerics.of(rules).rules == rules
+    assert standard(Numerics.of(rules))
+
+
+LOOSER: dict[str, dict[str, Any]] = {
+    "c": {"c": 4.1},
+    "c_row": {"c_row": 10.1},
+    "phi": {"phi": 1.1},
+    "phi_sum": {"phi_sum": 4.1},
+    "cap": {"cap": 2e-4},
+    "a2": {"a2": 2e-3},
+    "a2_cold": {"a2_cold": 0.2},
+    "no a2_cold": {"a2_cold": None},
+    "a2_excess": {"a2_excess": "unattestable"},
+    "a2_exempt": {"a2_exempt": ("adamw", "sgd")},
+    "local_zeros": {"local_zeros": "ignored"},
+    "dot_algorithm": {"dot_algorithm": "TF32_TF32_F32"},
+    "roundoff": {"roundoff": Roundoff(2.0**-24, 2.0**-24, 2.0**-20, 2.0**-24)},
+}
+
+
+@pytest.mark.parametrize("change", LOOSER.values(), ids=LOOSER.keys())
+def test_a_contract_looser_than_its_class_in_one_number_is_not_standard(
+    change: dict[str, Any],
+) -> None:
+    assert not standard(Numerics.of(replace(CLASSES["f32"], **change)))
+
+
+def test_a_contract_tighter_than_its_class_is_standard() -> None:
+    tighter = replace(CLASSES["bf16"], c=3.0, cap=0.05, a2_cold=0.3, a2_excess="refuted")
+    assert standard(Numerics.of(tighter))
+
+
+def test_an_unknown_class_and_named_null_gradients_are_not_standard() -> None:
+    assert not standard(Numerics.of(replace(CLASSES["f32"], name="fp8")))
+    assert not standard(Numerics.of(CLASSES["f32"], ("embedding",)))

@@ -25,6 +25,7 @@ from attest.envelope import Envelope, sign
 from attest.keys import ALG_COSIGNATURE, ALG_ED25519, PrivateKey, Role, VerifierKey
 from attest.log.sequencer import LocalLog
 from attest.merkle import leaf_hash, tree_root
+from attest.numerics_class import CLASSES
 from attest.policy import policy_text, self_policy
 from attest.proof import encode_proof
 from attest.statements import (
@@ -84,15 +85,7 @@ class MadeRun:
             data=Data(digest("data"), 1437, "feistel-sha256/v1", None),
             init=Init("program"),
             optimizer=Optimizer("elementwise", "adamw"),
-            numerics=Numerics(
-                class_="f32",
-                unit_roundoff="0x1.0000000000000p-24",
-                c=(4.0).hex(),
-                c_row=(10.0).hex(),
-                cap=(1e-4).hex(),
-                a2=(1e-3).hex(),
-                a2_cold=(0.1).hex(),
-            ),
+            numerics=Numerics.of(CLASSES["f32"]),
             properties=(PropertyRule("accuracy", digest("eval"), digest("holdout"), 9, 10, 0),),
             retention=Retention("30 days", (), "0", "7 days"),
         )

@@ -36,9 +36,9 @@ def test_an_audit_of_an_own_loop_passes_within_bounds_and_raises_no_level(proven
     assert audited.returncode == 0, audited.stdout + audited.stderr
     found = json.loads(audited.stdout)
     steps = len(found["steps"])
-    assert found["verdict"] == f"passed: {steps} of {steps} steps within bounds (preliminary)"
+    assert found["verdict"] == f"passed: {steps} of {steps} steps within bounds"
     assert found["counts"] == {"pass": steps, "unattestable": 0, "withheld": 0, "refuted": 0}
-    assert found["method"] == "preliminary"
+    assert found["method"] == "bounded"
     assert found["client"] == "logged (self): integrity, not honesty"
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from attest.contract import Numerics
 from attest.errors import FormatError
+from attest.numerics_class import CLASSES
 from attest.proof import encode_proof
 from attest.trust import NumericsDemand
 
@@ -49,6 +51,18 @@ def test_numerics_beyond_the_policy_are_refused(tale: ModuleType, refused) -> No
     for name, limit in limits.items():
         below = NumericsDemand(caps=((name, limit * 0.999),))
         refused("numerics", story, policy=tale.policy(numerics=below))
+
+
+def test_a_check_that_does_not_apply_is_above_every_cap_on_it(tale: ModuleType, refused) -> None:
+    story = tale.Story()
+    lax = Numerics.of(replace(CLASSES["f32"], a2_cold=None))
+    story.tell_contract(numerics=lax)
+    story.tell_genesis()
+    story.tell_attempt()
+    story.tell_final()
+    assert story.verify(policy=tale.policy()).steps == 1000
+    demand = NumericsDemand(caps=(("a2Cold", 1e9),))
+    refused("numerics", story, policy=tale.policy(numerics=demand))
 
 
 def resumed(tale: ModuleType, *attempts: dict[str, Any], **final: Any) -> Any:

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from attest.statements import Counts
+from attest.statements import Counts, Worst
+
+WITHIN = Worst(*["0x1.0000000000000p-2"] * 6)
+BOUNDED: dict[str, Any] = {"method": "bounded", "worst": WITHIN}
 
 
 def audited(tale: ModuleType, who: str = "acme", **changes: Any) -> Any:
@@ -42,17 +45,17 @@ def test_audit_of_another_run_or_final_is_refused(tale: ModuleType, refused) -> 
 
 
 @pytest.mark.parametrize("who", ["acme", "lab-audit"])
-@pytest.mark.parametrize("method", ["exact", "preliminary"])
+@pytest.mark.parametrize("method", [{}, BOUNDED], ids=["exact", "bounded"])
 def test_audit_that_refutes_a_step_refuses_the_run(
-    tale: ModuleType, refused, who: str, method: str
+    tale: ModuleType, refused, who: str, method: dict[str, Any]
 ) -> None:
     counts = Counts(STEPS - 1, 1, 0, 0)
-    refused("audit", audited(tale, who, counts=counts, steps=STEPS, method=method))
+    refused("audit", audited(tale, who, counts=counts, steps=STEPS, **method))
 
 
-@pytest.mark.parametrize("field", ["init", "export", "line", "drift"])
+@pytest.mark.parametrize("field", ["init", "export", "line", "walk", "drift"])
 def test_audit_that_refutes_a_part_refuses_the_run(tale: ModuleType, refused, field: str) -> None:
-    refused("audit", audited(tale, **{field: "fail"}))
+    refused("audit", audited(tale, **BOUNDED, **{field: "fail"}))
 
 
 @pytest.mark.parametrize("name", ["audit", "nonce"])

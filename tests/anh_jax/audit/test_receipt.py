@@ -45,7 +45,7 @@ def write(told, *results: StepResult):
         told,
         chosen_sample([r.step for r in results], total=24),
         auditor="acme",
-        method="preliminary",
+        method="bounded",
         own_class={"backend": "cpu"},
     )
 
@@ -56,7 +56,7 @@ def test_receipt_counts_every_step_and_reads_back(told) -> None:
     assert (counts.pass_, counts.refuted, counts.unattestable, counts.withheld) == (1, 1, 1, 1)
     assert (audit.steps, audit.k) == (3, 4)
     assert (audit.worst.a, audit.worst.b) == ((0.75).hex(), "inf")
-    assert (audit.method, audit.drift) == ("preliminary", "no null known")
+    assert (audit.method, audit.drift) == ("bounded", "no null known")
     assert audit.environment["class.backend"] == "cpu"
     read = decode_statement(encode_statement(audit))
     assert read == audit and isinstance(read, Audit)

@@ -20,6 +20,7 @@ from attest.contract import (
 )
 from attest.envelope import Envelope, sign
 from attest.keys import PrivateKey
+from attest.numerics_class import CLASSES
 from attest.sample import commitment
 from attest.segment import RowMark, segment_of
 from attest.statements import (
@@ -80,7 +81,7 @@ def contract(*, steps: int = 100, seed: int = 7) -> Contract:
         data=Data(digest("data"), 1500, "feistel-sha256/v1", None),
         init=Init("program"),
         optimizer=Optimizer("elementwise", "adamw"),
-        numerics=Numerics("f32", "0x1.0000000000000p-24", ONE, ONE, ONE, ONE, ONE),
+        numerics=Numerics.of(CLASSES["f32"]),
         properties=(),
         retention=Retention("P90D", (), "0", "P7D"),
     )
@@ -230,10 +231,11 @@ class Lab:
             method="exact",
             results_root=digest("results"),
             counts=Counts(2, 0, 0, 0),
-            worst=Worst(None, None, None, None),
+            worst=Worst(*[None] * 6),
             init="pass",
             export="pass",
             line="pass",
+            walk="pass",
             drift="no null known",
             gradient_roots=digest("gradients"),
             environment={},

@@ -72,11 +72,23 @@ CONTRACT_OBJECT = {
     "numerics": {
         "class": "f32",
         "unitRoundoff": hex_float(2.0**-24),
+        "roundoff": {
+            kind: hex_float(2.0**-24)
+            for kind in ("dot", "reduce", "elementwise", "storage", "update")
+        },
+        "reduction": "float32-any-order",
+        "dotAlgorithm": "F32_F32_F32",
         "c": hex_float(4.0),
         "cRow": hex_float(10.0),
+        "phi": hex_float(1.0),
+        "phiSum": hex_float(4.0),
         "cap": hex_float(1e-4),
         "a2": hex_float(1e-3),
         "a2Cold": hex_float(0.1),
+        "a2Excess": "refuted",
+        "a2Exempt": ["sgd"],
+        "localZeros": "refuted",
+        "nullGradients": [],
     },
     "properties": [
         {
@@ -125,13 +137,14 @@ AUDIT = Audit(
     (Source(digest("intent"), digest("key"), digest("nonce")),),
     10,
     12,
-    "exact",
+    "bounded",
     digest("results"),
     Counts(11, 0, 1, 2),
-    Worst(hex_float(0.5), hex_float(0.25), None, hex_float(0.0)),
+    Worst(hex_float(0.5), hex_float(0.25), hex_float(0.0), None, hex_float(0.0), hex_float(1.0)),
     "pass",
     "pass",
     "not checked",
+    "pass",
     "no null known",
     digest("own"),
     FACTS,
@@ -159,7 +172,7 @@ STATEMENTS: dict[str, Statement] = {
         FACTS,
         "every 1",
         "blake3",
-        "exact",
+        "bounded",
         "fixed",
     ),
     "attempt": Attempt(

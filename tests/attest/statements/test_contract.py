@@ -16,7 +16,7 @@ def test_known_contract_id(contract_object: dict) -> None:
     contract = Contract.from_bytes(canonical.encode(contract_object))
     assert contract.to_bytes() == canonical.encode(contract_object)
     assert contract.id == hashlib.sha256(contract.to_bytes()).hexdigest()
-    assert contract.id == "af9b8ba71cf896b3126c1ac9883669f70377af40f5cf882f4074684ee5e5e987"
+    assert contract.id == "2afae004f231731beb57b889ea0506897f395bece67fcaa1bb111400fe7491e4"
 
 
 def test_a_contract_without_hold_out_or_properties_is_one(contract_object: dict) -> None:
@@ -59,6 +59,20 @@ BAD_CONTRACTS: dict[str, Callable[[dict], dict]] = {
     "tolerance of zero": numerics(c=hex_float(0.0)),
     "negative tolerance": numerics(cap=hex_float(-1.0)),
     "tolerance as a number": numerics(c=4),
+    "effect before step 10 of zero": numerics(a2Cold=hex_float(0.0)),
+    "sums in bfloat16": numerics(reduction="bfloat16"),
+    "excess that passes": numerics(a2Excess="ignored"),
+    "zeros that pass somehow": numerics(localZeros="sometimes"),
+    "null gradients named twice": numerics(nullGradients=["a", "a"]),
+    "unit roundoff finer than an operator's": numerics(
+        roundoff={
+            kind: hex_float(2.0**-8)
+            for kind in ("dot", "reduce", "elementwise", "storage", "update")
+        }
+    ),
+    "operator without a roundoff": lambda c: numerics(
+        roundoff={k: v for k, v in c["numerics"]["roundoff"].items() if k != "storage"}
+    )(c),
     "threshold above one": properties({"numerator": 11}),
     "threshold by zero": properties({"denominator": 0}),
     "property twice": properties({}, {}),

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import pytest
 
+from attest.canonical import hex_float
 from attest.errors import FormatError
 from attest.keys import PrivateKey
 from attest.schema import TEXT, json_name, record
@@ -13,6 +14,7 @@ from attest.statements import (
     ExportedFile,
     Line,
     Threshold,
+    Worst,
     decode_statement,
     encode_statement,
 )
@@ -67,6 +69,15 @@ def same_run(status: Any) -> Any:
     return replace(status, runs=tuple(replace(r, run=digest("run")) for r in status.runs))
 
 
+def exact(audit: Any) -> Any:
+    return replace(audit, method="exact", worst=Worst(*[None] * 6))
+
+
+def passed(audit: Any, **worst: str) -> Any:
+    every = Counts(audit.steps, 0, 0, 0)
+    return replace(audit, counts=every, worst=replace(audit.worst, **worst))
+
+
 INCONSISTENT: dict[str, Change] = {
     "step 1 does not follow genesis": ("row", lambda s: replace(s, step=1)),
     "step 2 follows genesis": ("row", lambda s: replace(s, prev=s.run)),
@@ -98,6 +109,17 @@ INCONSISTENT: dict[str, Change] = {
     "chosen steps with a source": ("audit", lambda s: replace(s, sample="chosen")),
     "counts short of steps": ("audit", lambda s: replace(s, counts=Counts(10, 0, 1, 2))),
     "counts past steps": ("audit", lambda s: replace(s, counts=Counts(11, 1, 1, 0))),
+    "exact with a statistic": ("audit", lambda s: replace(s, method="exact")),
+    "exact that fails the walk": ("audit", lambda s: replace(exact(s), walk="fail")),
+    "exact with a drift": ("audit", lambda s: replace(exact(s), drift="pass")),
+    "bounded without a": ("audit", lambda s: replace(s, worst=replace(s.worst, a=None))),
+    "bounded without b": ("audit", lambda s: replace(s, worst=replace(s.worst, b=None))),
+    "all passed above the bound": ("audit", lambda s: passed(s, a2=hex_float(1.5))),
+    "all passed by no number": ("audit", lambda s: passed(s, zeros="nan")),
+    "drift of one step": (
+        "audit",
+        lambda s: replace(s, steps=1, counts=Counts(1, 0, 0, 13), drift="pass"),
+    ),
     "more right than asked": ("property", lambda s: replace(s, correct=361)),
     "threshold above one": ("property", lambda s: replace(s, threshold=Threshold(11, 10))),
     "runs out of order": ("status", lambda s: replace(s, runs=s.runs[::-1])),
@@ -130,6 +152,20 @@ AT_THE_LIMIT: dict[str, Change] = {
     "longest text": ("genesis", lambda s: replace(s, trainer="a" * 200)),
     "segment of one step": ("segment", lambda s: replace(s, first=9)),
     "chosen steps": ("audit", lambda s: replace(s, sample="chosen", sources=())),
+    "exact that walked": ("audit", lambda s: replace(exact(s), walk="pass")),
+    "all passed at the bound": ("audit", lambda s: passed(s, a=hex_float(1.0))),
+    "above the bound where a step is unattestable": (
+        "audit",
+        lambda s: replace(s, worst=replace(s.worst, a2=hex_float(2.0))),
+    ),
+    "all passed, and walked": (
+        "audit",
+        lambda s: replace(passed(s), walk="fail", worst=replace(s.worst, walk=hex_float(2.0))),
+    ),
+    "nothing judged": (
+        "audit",
+        lambda s: replace(s, worst=Worst(*[None] * 6), counts=Counts(0, 0, 12, 0)),
+    ),
     "all right": ("property", lambda s: replace(s, correct=s.total)),
     "threshold of one": ("property", lambda s: replace(s, threshold=Threshold(1, 1))),
     "last entry of the log": ("status", lambda s: replace(s, key_events=(39,))),

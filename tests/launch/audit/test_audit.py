@@ -159,17 +159,17 @@ def test_file_on_disk_that_is_not_the_exported_one_fails(fresh: Path, ask) -> No
     assert found["checks"]["export"]["verdict"] == "pass"
 
 
-def test_audit_on_another_mesh_is_preliminary_and_passes_honest(
+def test_audit_on_another_mesh_is_bounded_and_passes_honest(
     fresh: Path, ask, logged, make_keys
 ) -> None:
     make_keys("alice")
     who = ("--key", "alice", "--operator", "acme")
     code, found = ask("audit", fresh, "--mesh", "data=2", "--samples", "3", *who)
-    assert (code, found["method"]) == (0, "preliminary")
-    assert found["verdict"].endswith("within bounds (preliminary)")
+    assert (code, found["method"]) == (0, "bounded")
+    assert found["verdict"].endswith("within bounds")
     assert 0 < float.fromhex(found["worst"]["b"]) <= 1
     (audit,) = [said for said in logged(fresh) if isinstance(said, Audit)]
-    assert audit.method == "preliminary"
+    assert audit.method == "bounded"
     assert audit.environment["class.mesh"] == "data=2,fsdp=1,tensor=1"
 
 
