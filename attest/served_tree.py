@@ -27,7 +27,7 @@ from attest.digest_tree import (
     tensor_bytes,
 )
 from attest.errors import FormatError
-from attest.keys import PrivateKey, verify_signature
+from attest.keys import SIGNATURE_BYTES, PrivateKey, verify_signature
 from attest.tensor_header import TensorHeader
 
 FORMAT = "anh served tree v1"
@@ -159,6 +159,45 @@ class TreeManifest:
             structure=bytes.fromhex(hex_digest(value["structure"], "structure")),
             tensors=tensors,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTree:
+    """A manifest as it is handed over: with the run key's signature of its claim, or None."""
+
+    manifest: TreeManifest
+    signature: bytes | None
+
+    def to_bytes(self) -> bytes:
+        """Write both as canonical JSON."""
+        manifest = self.manifest.to_bytes()
+        return canonical.encode(
+            {
+                "manifest": canonical.decode(manifest, max_bytes=len(manifest)),
+                "signature": None if self.signature is None else self.signature.hex(),
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "ShownTree":
+        """Read both without judging them; FormatError for any other bytes."""
+        value = canonical.decode(data, max_bytes=MAX_BYTES)
+        if not isinstance(value, dict) or value.keys() != {"manifest", "signature"}:
+            raise FormatError("not an object of manifest and signature", code="fields")
+        manifest = TreeManifest.from_bytes(canonical.encode(value["manifest"]))
+        signature = value["signature"]
+        return cls(manifest, None if signature is None else hex_signature(signature))
+
+
+def hex_signature(value: canonical.JSON) -> bytes:
+    """Return the 64 bytes of a signature in hex; FormatError for anything else."""
+    if (
+        not isinstance(value, str)
+        or len(value) != 2 * SIGNATURE_BYTES
+        or value.strip("0123456789abcdef")
+    ):
+        raise FormatError("signature is not 64 bytes in lower-case hex", code="signature")
+    return bytes.fromhex(value)
 
 
 def hex_digest(value: canonical.JSON, name: str) -> str:

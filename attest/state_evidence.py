@@ -23,8 +23,8 @@ from attest.check import hold
 from attest.envelope import Envelope
 from attest.equivocation import check_worker_signed, first_worker
 from attest.errors import FormatError
-from attest.keys import SIGNATURE_BYTES, PrivateKey, check_public_key, verify_signature
-from attest.served_tree import PARTS, TreeClaim, hex_digest
+from attest.keys import PrivateKey, check_public_key, verify_signature
+from attest.served_tree import PARTS, TreeClaim, hex_digest, hex_signature
 from attest.statements import Genesis, Step, decode_statement
 
 EQUIVOCATION_KIND = "state equivocation"
@@ -124,7 +124,7 @@ def check_state_equivocation(data: bytes) -> TreeClaim:
     if not isinstance(opening, Genesis):
         raise FormatError("evidence: genesis is another statement", code="evidence")
     hold(genesis.record_hash().hex() == claim.run, _CHECK, "the claim is of another run")
-    claim.check(bytes.fromhex(opening.run_key), _signature(value["signature"]))
+    claim.check(bytes.fromhex(opening.run_key), hex_signature(value["signature"]))
     if claim.step == 0:
         stated = claim.part == "state" and claim.row == claim.run
         committed = opening.state_root if stated else None
@@ -185,7 +185,7 @@ def check_withheld(data: bytes) -> SignedReport:
     public = check_public_key(bytes.fromhex(hex_digest(value["key"], "key")))
     report = _report(value["report"])
     message = _DOMAIN + canonical.encode(value["report"])
-    verify_signature(public, message, _signature(value["signature"]))
+    verify_signature(public, message, hex_signature(value["signature"]))
     return SignedReport(report, public)
 
 
@@ -257,16 +257,6 @@ def _object(data: bytes, kind: str, names: frozenset[str]) -> dict[str, canonica
     if value["version"] != 1:
         raise FormatError("evidence of an unknown version", code="version")
     return value
-
-
-def _signature(value: canonical.JSON) -> bytes:
-    try:
-        signature = bytes.fromhex(cast(str, value))
-    except (ValueError, TypeError):
-        raise FormatError("evidence: signature is not hexadecimal", code="signature") from None
-    if len(signature) != SIGNATURE_BYTES or signature.hex() != value:
-        raise FormatError("evidence: signature is not 64 bytes in hex", code="signature")
-    return signature
 
 
 def _base64(data: bytes) -> str:

@@ -6,6 +6,7 @@ out otherwise is not handed on. Of an own loop, whose code nobody else has, what
 read instead.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from anh_jax.audit.benches import Benches, placed
@@ -48,13 +49,22 @@ class RegeneratedStep:
 
 
 class Regeneration:
-    """Makes states and steps of one run again, in any order; ascending ones share their way."""
+    """Makes states and steps of one run again, in any order; ascending ones share their way.
 
-    def __init__(self, run: SignedRun, benches: Benches, kept: KeptStates) -> None:
+    `watch` is called with each step that is taken on the way.
+    """
+
+    def __init__(
+        self,
+        run: SignedRun,
+        benches: Benches,
+        kept: KeptStates,
+        watch: Callable[[int], None] = lambda step: None,
+    ) -> None:
         self._run = run
         self._benches = benches
         self._kept = kept
-        self._replay = Replay(run, benches, kept)
+        self._replay = Replay(run, benches, kept, watch)
 
     def state(self, step: int) -> State:
         """Return the state after a step, the committed one; its buffers are not to be given away.

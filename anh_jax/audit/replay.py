@@ -6,7 +6,7 @@ step's attempt. No state counts before its digest is that of the row: what start
 the trainer's, unchecked, would audit nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import jax
@@ -45,6 +45,7 @@ class Replay:
     """Produces the states of one run; asked for ascending steps, it never goes back.
 
     `kept` are the states in the run directory; with none there it replays from state 0 alone.
+    `watch` is called with each step that is taken on the way.
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class Replay:
         transcript: SignedRun,
         benches: Benches,
         kept: KeptStates,
+        watch: Callable[[int], None] = lambda step: None,
     ) -> None:
         self._transcript = transcript
         self._benches = benches
         self._kept = kept
+        self._watch = watch
         self._running: Reached | None = None
         self._broken: dict[int, Reached] = {}
         self.notes = kept.notes
@@ -123,6 +126,7 @@ class Replay:
             return self._watched(start, step)
         state = start.state
         for number in range(start.step + 1, step + 1):
+            self._watch(number)
             state = self._step(state, number)
         if self._root(state, step) == committed:
             self._running = Reached(step, state)
@@ -138,6 +142,7 @@ class Replay:
         """Step forward, comparing every gradient and state with its row."""
         state = start.state
         for number in range(start.step + 1, step + 1):
+            self._watch(number)
             before = kept_copy(state)
             row = self._transcript.line.rows[number - 1].row
             bench = self._bench(number)

@@ -54,17 +54,22 @@ class RetainedSteps:
         """
         self._folder.mkdir(exist_ok=True)
         kept = {"outputs": {name: outputs[name] for name in _OUTPUTS}, "state": state}
-        data = safetensors.numpy.save(
-            {path_text(path): _words(leaf) for path, leaf in leaves_of(kept).items()}
-        )
-        write_atomically(self.path(step), data)
-        self._sizes[step] = len(data)
+        self._sizes[step] = self._write(step, kept)
         while self._limit is not None and sum(self._sizes.values()) > self._limit:
             oldest = min(self._sizes)
             if oldest == step:
                 break
             self.path(oldest).unlink(missing_ok=True)
             del self._sizes[oldest]
+
+    def save_state(self, step: int, state: State) -> None:
+        """Keep a state alone, unless the step lies here already: its file may hold more.
+
+        Raises AnhError where the folder cannot be written or is full.
+        """
+        self._folder.mkdir(exist_ok=True)
+        if not self.path(step).is_file():
+            self._write(step, {"state": state})
 
     def path(self, step: int) -> FilePath:
         """Return where a step lies, or would lie."""
@@ -90,6 +95,14 @@ class RetainedSteps:
         Raises AnhError where the file cannot be read or does not fit.
         """
         return self._read(step, "outputs", {name: abstract[name] for name in _OUTPUTS})
+
+    def _write(self, step: int, kept: Mapping[str, Any]) -> int:
+        """Write a step's file and return its size in bytes."""
+        data = safetensors.numpy.save(
+            {path_text(path): _words(leaf) for path, leaf in leaves_of(kept).items()}
+        )
+        write_atomically(self.path(step), data)
+        return len(data)
 
     def _read(self, step: int, part: str, abstract: Tree) -> Tree:
         path = self.path(step)
