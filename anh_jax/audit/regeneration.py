@@ -38,14 +38,26 @@ class Beginning:
 class RegeneratedStep:
     """A step made again: `gradient` and `statistics` among `outputs`, and the state after it.
 
-    `numbers` are those of its row, recomputed; None where they were read from what was retained.
+    `batch_root` is that of the examples that the data order gives the step. `numbers` are those of
+    its row, recomputed; None where outputs and state were read from what was retained.
     """
 
     signed: SignedRow
     before: State
     outputs: Tree
     after: State
+    batch_root: str
     numbers: RowNumbers | None
+
+    def pairs(self) -> tuple[tuple[str, str | int, str | int], ...]:
+        """Return each number's name, as it came out here and as the row states it."""
+        row = self.signed.row
+        batch = ("batch root", self.batch_root, row.batch_root)
+        return (batch, *(() if self.numbers is None else self.numbers.pairs(row)))
+
+    def differs(self) -> tuple[str, ...]:
+        """Return the names of the row's numbers that came out otherwise, causes first."""
+        return tuple(name for name, ours, theirs in self.pairs() if ours != theirs)
 
 
 class Regeneration:
@@ -110,19 +122,20 @@ class Regeneration:
             gradient_root=gradient_digest(outputs, step=step, alg=alg).root.hex(),
             state_root=tree_digest(after, step=step, alg=alg).root.hex(),
         )
-        return RegeneratedStep(begun.signed, begun.before, outputs, after, numbers)
+        return RegeneratedStep(
+            begun.signed, begun.before, outputs, after, begun.batch.root, numbers
+        )
 
     def check(self, made: RegeneratedStep) -> None:
         """Refuse a step that did not come out as its row states.
 
         Raises RefutedError naming the numbers that differ, and why other bits may be honest here.
         """
-        row = made.signed.row
-        differs = () if made.numbers is None else made.numbers.differences(row)
+        step, differs = made.signed.row.step, made.differs()
         if differs:
             raise RefutedError(
-                f"step {row.step}: the replay does not reproduce what was signed: "
-                f"{', '.join(differs)}{self._obstacle(row.step)}"
+                f"step {step}: the replay does not reproduce what was signed: "
+                f"{', '.join(differs)}{self._obstacle(step)}"
             )
 
     def _retained(self, begun: Beginning) -> RegeneratedStep:
@@ -130,7 +143,7 @@ class Regeneration:
         outputs, after = self._kept.outputs(step, bench), self._kept.state(step, bench)
         if outputs is None or after is None:
             raise AnhError(f"step {step} of a loop of its own: {self._kept.missing(step)}")
-        return RegeneratedStep(begun.signed, begun.before, outputs, after, None)
+        return RegeneratedStep(begun.signed, begun.before, outputs, after, begun.batch.root, None)
 
     def _check_signed(self, step: int) -> None:
         signed = len(self._run.line.rows)
