@@ -1,4 +1,4 @@
-"""Config records of the optimizers the contract can name, all of them elementwise rules."""
+"""Config records of the optimizers that the contract can name."""
 
 from typing import Annotated, Literal
 
@@ -85,4 +85,30 @@ class Lion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="lion", 
     clip_norm: ClipNorm = None
 
 
-OptimizerConfig = Sgd | Momentum | AdamW | Lion
+class Adafactor(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="adafactor", tag_field="name"
+):
+    """Choose Adafactor with an absolute learning rate (Shazeer and Stern, arXiv:1804.04235).
+
+    The only rule here that is not elementwise: its updates are judged by a spread.
+    """
+
+    learning_rate: LearningRate
+    decay_exponent: Annotated[
+        float, Meta(gt=0, le=1, description="Step t keeps 1 - t^-e of the moments: this e.")
+    ] = 0.8
+    epsilon: Annotated[
+        float, Meta(gt=0, description="Added to each squared gradient, gradient units squared.")
+    ] = 1e-30
+    update_clip: Annotated[
+        float, Meta(gt=0, description="Root mean square above which an update is scaled down.")
+    ] = 1.0
+    factored_from: Annotated[
+        int, Meta(ge=2, le=2**53 - 1, description="Shortest axis that is factored, elements.")
+    ] = 128
+    schedule: Annotated[Schedule, Meta(description="Learning rate over the run.")] = Schedule()
+    weight_decay: WeightDecay = 0.0
+    clip_norm: ClipNorm = None
+
+
+OptimizerConfig = Sgd | Momentum | AdamW | Lion | Adafactor

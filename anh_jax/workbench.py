@@ -29,6 +29,7 @@ from anh_jax.training.constants import ConstantsTable
 from anh_jax.training.executor import Executor
 from anh_jax.training.loop import StepBatch
 from anh_jax.training.mesh import batch_sharding, make_mesh, place_examples
+from anh_jax.training.optimizer import build_optimizer
 from anh_jax.training.state import abstract_state
 from attest.contract import Contract
 
@@ -84,6 +85,13 @@ def read_materials(run: RunDirectory) -> Materials:
             f"{run.root / 'config.yaml'}: is not the configuration that the contract names; "
             "restore it"
         )
+    kind = build_optimizer(experiment.optimizer).kind
+    if kind != contract.optimizer.kind:
+        # An elementwise rule that is called bounded would be judged more loosely than it can be.
+        raise ProgramError(
+            f"{run.root / 'contract.json'}: calls {contract.optimizer.name} "
+            f"{contract.optimizer.kind}, which is {kind}"
+        )
     ids = {
         name: getattr(contract.programs, name)
         for name in ("init", "gradient", "scalars", "update", "evaluate")
@@ -100,7 +108,7 @@ def read_materials(run: RunDirectory) -> Materials:
     return Materials(
         contract=contract,
         experiment=experiment,
-        programs=read_programs(run.programs, ids),
+        programs=read_programs(run.programs, ids, update=kind),
         constants=table,
         training=_manifest(run, "training", source.train, contract.data.root),
         holdout=_manifest(run, "holdout", source.holdout, holdout.root),

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from anh_jax.errors import ProgramError
 from anh_jax.program.programs import ContractPrograms, read_programs
+from anh_jax.program.update_check import UpdateKind
 
 _VERSIONS = ("jax", "jaxlib", "flax", "optax")
 _TRACED = ("program", "models", "training")
@@ -29,17 +30,20 @@ def cached_programs(
     config: bytes,
     fields: Mapping[str, tuple[tuple[int, ...], str]],
     build: Callable[[], ContractPrograms],
+    *,
+    update: UpdateKind = "elementwise",
 ) -> ContractPrograms:
     """Return the programs that `build` would make, from the cache where they lie there.
 
-    `config` is what they depend on, `fields` the shape and dtype of each field of an example.
-    Without a `folder`, or where it cannot be used, they are built.
+    `config` is what they depend on, `fields` the shape and dtype of each field of an example,
+    `update` the optimizer's kind. Without a `folder`, or where it cannot be used, they are built.
     """
     if folder is None:
         return build()
     entry = folder / _key(config, fields)
     with contextlib.suppress(ProgramError, OSError, ValueError):
-        return read_programs(entry, json.loads((entry / _IDS).read_text(encoding="ascii")))
+        ids = json.loads((entry / _IDS).read_text(encoding="ascii"))
+        return read_programs(entry, ids, update=update)
     programs = build()
     with contextlib.suppress(ProgramError, OSError):
         _keep(programs, entry)

@@ -27,7 +27,7 @@ from anh_jax.program.state_rules import Rule, state_rules
 from anh_jax.program.storage import read_program, save_program
 from anh_jax.program.tensors import KEY_DTYPE, abstract, dtype_name, tensor_like
 from anh_jax.program.tree import Path, Tree, from_leaves, leaves_of
-from anh_jax.program.update_check import check_elementwise
+from anh_jax.program.update_check import UpdateKind, check_elementwise
 from anh_jax.training.optimizer import Optimizer
 
 NAMES = ("init", "gradient", "scalars", "update", "evaluate")
@@ -67,25 +67,32 @@ class ContractPrograms:
             save_program(self.stored[name], directory)
 
 
-def read_programs(directory: FilePath, ids: Mapping[str, str]) -> ContractPrograms:
-    """Read a contract's programs, checked against its ids and against each other.
+def read_programs(
+    directory: FilePath, ids: Mapping[str, str], *, update: UpdateKind = "elementwise"
+) -> ContractPrograms:
+    """Read a contract's programs, checked against its ids, its optimizer's kind and each other.
 
     Raises:
         ProgramError: a file is missing, damaged or another program's, or the rules do not hold.
     """
     stored = {name: read_program(directory, name, id=ids[name]) for name in NAMES}
-    return checked_programs(stored)
+    return checked_programs(stored, update=update)
 
 
-def checked_programs(stored: Mapping[str, StoredProgram]) -> ContractPrograms:
+def checked_programs(
+    stored: Mapping[str, StoredProgram], *, update: UpdateKind = "elementwise"
+) -> ContractPrograms:
     """Check programs against each other: an elementwise update, one rule for each state path.
+
+    Of an optimizer of kind `bounded` the update may mix elements.
 
     Raises:
         ProgramError: names the program, operator or path.
     """
     if missing := sorted(set(NAMES) - set(stored)):
         raise ProgramError(f"contract programs: {missing[0]} is missing")
-    check_elementwise(stored["update"])
+    if update == "elementwise":
+        check_elementwise(stored["update"])
     signatures = {name: stored[name].signature for name in NAMES}
     rules = state_rules(signatures["init"], signatures["gradient"], signatures["update"])
     return ContractPrograms(stored, rules, init_kind(stored["init"]))
@@ -117,7 +124,8 @@ def build_programs(
                 precision=precision,
             )
             for name, source in sources.items()
-        }
+        },
+        update=optimizer.kind,
     )
 
 
@@ -178,14 +186,22 @@ def program_sources(
 
 
 def state_tensors(model: Model, optimizer: Optimizer) -> Tree:
-    """Return the tree of `Tensor` of the state; optimizer slots lie as their parameters do."""
+    """Return the tree of `Tensor` of the state.
+
+    Optimizer slots lie as their parameters do; slots of another shape are whole on every device.
+    """
     parameters = leaves_of(model.parameters)
     abstract_parameters = {
         path: abstract(tensor.shape, tensor.dtype) for path, tensor in parameters.items()
     }
     slots = jax.eval_shape(optimizer.init, from_leaves(abstract_parameters))
+
+    def spec(path: Path, shape: tuple[int, ...]) -> Spec:
+        like = parameters.get(path[1:])
+        return like.spec if like is not None and tuple(like.shape) == shape else ()
+
     placed = {
-        path: tensor_like(value, parameters[path[1:]].spec if path[1:] in parameters else ())
+        path: tensor_like(value, spec(path, value.shape))
         for path, value in leaves_of(slots).items()
     }
     return {

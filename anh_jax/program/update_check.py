@@ -7,12 +7,14 @@ purpose: what an update needs of them is a function of the step alone, computed 
 """
 
 import math
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from anh_jax.errors import ProgramError
 from anh_jax.program import stablehlo
 from anh_jax.program.module_checks import open_checked
 from anh_jax.program.signature import StoredProgram
+
+UpdateKind: TypeAlias = Literal["elementwise", "bounded"]
 
 _STRUCTURE = frozenset(
     ("func.func", "func.call", "func.return", "sdy.mesh", "sdy.sharding_constraint")

@@ -1,4 +1,4 @@
-"""Optimizers as elementwise rules whose step-dependent constants are inputs.
+"""Optimizers as rules whose step-dependent constants are inputs, all but Adafactor elementwise.
 
 Like optax's transformations, but `update` computes nothing from the step's number: learning rate,
 bias corrections and clip threshold come from a table (training/constants.py), the global norm from
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,16 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from anh_jax.experiment_optimizers import AdamW, Lion, Momentum, OptimizerConfig, Sgd
+from anh_jax.experiment_optimizers import (
+    Adafactor,
+    AdamW,
+    Lion,
+    Momentum,
+    OptimizerConfig,
+    Sgd,
+)
 from anh_jax.program.tree import Tree
+from anh_jax.program.update_check import UpdateKind
 from anh_jax.training.constants import (
     Column,
     ConstantsTable,
@@ -27,6 +35,7 @@ from anh_jax.training.constants import (
     learning_rate,
     moment_correction,
 )
+from anh_jax.training.factored import FRESH, KEPT, factored_columns, factored_init, factored_point
 
 Constants: TypeAlias = Mapping[str, Float[Array, ""]]
 
@@ -65,12 +74,13 @@ class Optimizer:
 
     Attributes:
         name: as in the contract.
-        kind: `elementwise`: checked on the module, its updates are judged by check B.
+        kind: `elementwise`: checked on the module, its updates are judged by check B; `bounded`:
+            elements mix, its updates are judged by a spread.
         config: the configuration it was built from.
     """
 
     name: str
-    kind: Literal["elementwise"]
+    kind: UpdateKind
     config: OptimizerConfig
     rule: _Rule
 
@@ -117,6 +127,8 @@ def build_optimizer(config: OptimizerConfig) -> Optimizer:
             return Optimizer("adamw", "elementwise", config, _adamw(config))
         case Lion():
             return Optimizer("lion", "elementwise", config, _lion(config))
+        case Adafactor():
+            return Optimizer("adafactor", "bounded", config, _adafactor(config))
 
 
 def _sgd() -> _Rule:
@@ -164,6 +176,17 @@ def _lion(config: Lion) -> _Rule:
         return Direction(jax.tree.map(jnp.sign, mixed), {"momentum": kept})
 
     return _Rule(lambda parameters: {"momentum": _zeros(parameters)}, point, {})
+
+
+def _adafactor(config: Adafactor) -> _Rule:
+    def point(gradient: Tree, state: Tree, constants: Constants) -> Direction:
+        kept, fresh = constants[KEPT], constants[FRESH]
+        pointed = factored_point(config, gradient, state, kept, fresh)
+        return Direction(pointed.direction, pointed.state)
+
+    return _Rule(
+        lambda parameters: factored_init(config, parameters), point, factored_columns(config)
+    )
 
 
 def _zeros(parameters: Tree) -> Tree:

@@ -129,8 +129,8 @@ class Attestation:
     ) -> tuple[PendingDigest, float]:
         """Start a digest; return the seconds it took of this thread."""
         if not self._digester.lag:
-            # A host reads the values at once; waiting for them is the step's time. All of a tree come
-            # from one program, so one tells: to ask each takes as long as to hash a few.
+            # A host reads the values at once; waiting for them is the step's time. All of a tree
+            # come from one program, so one tells: to ask each takes as long as to hash a few.
             jax.block_until_ready(jax.tree.leaves(tree)[:1])
         clock = time.perf_counter()
         pending = self._digester.start(tree, step=step, every_replica=every_replica)

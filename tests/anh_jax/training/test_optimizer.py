@@ -3,16 +3,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from anh_jax.errors import ProgramError
 from anh_jax.experiment_choices import Mlp
-from anh_jax.experiment_optimizers import AdamW, Lion, Momentum, Schedule, Sgd
+from anh_jax.experiment_optimizers import Adafactor, AdamW, Lion, Momentum, Schedule, Sgd
 from anh_jax.models.mlp import mlp
 from anh_jax.program.export import export_program
 from anh_jax.program.functions import scalars, update_function
 from anh_jax.program.load import load_program
 from anh_jax.program.programs import state_tensors
 from anh_jax.program.signature import Tensor
+from anh_jax.program.tree import leaves_of
 from anh_jax.program.update_check import check_elementwise
+from anh_jax.training.factored import factored_init, factored_point
 from anh_jax.training.mesh import make_mesh
 from anh_jax.training.optimizer import build_optimizer
 
@@ -35,6 +40,15 @@ FOUR = {
     "lion": (
         Lion(learning_rate=0.05, schedule=COSINE, weight_decay=0.1),
         optax.lion(RATE, weight_decay=0.1),
+    ),
+}
+# `a` has rows and columns, `b/c` has neither.
+FACTORED = Adafactor(learning_rate=0.05, schedule=COSINE, factored_from=3)
+ALL = {
+    **FOUR,
+    "adafactor": (
+        FACTORED,
+        optax.adafactor(RATE, min_dim_size_to_factor=3, multiply_by_parameter_scale=False),
     ),
 }
 
@@ -63,10 +77,10 @@ def close(left, right, tolerance):
     assert max(jax.tree.leaves(jax.tree.map(differ, left, right))) <= tolerance
 
 
-@pytest.mark.parametrize("name", FOUR)
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("clip", [None, 1.5])
 def test_twenty_steps_are_those_of_optax(name, clip):
-    config, reference = FOUR[name]
+    config, reference = ALL[name]
     if clip is not None:
         config = type(config)(
             **{f: getattr(config, f) for f in config.__struct_fields__} | {"clip_norm": clip}
@@ -94,9 +108,7 @@ def test_twenty_steps_are_those_of_optax(name, clip):
     assert int(state["step"]) == STEPS
 
 
-@pytest.mark.parametrize("name", FOUR)
-def test_every_update_is_elementwise_on_the_module(name):
-    optimizer = build_optimizer(FOUR[name][0])
+def exported_update(optimizer):
     model = mlp(Mlp(hidden=(8,)), (2, 2))
     tensors = state_tensors(model, optimizer)
     one = Tensor((), "float32")
@@ -106,10 +118,56 @@ def test_every_update_is_elementwise_on_the_module(name):
         "scalars": {"globalNorm": one, "finite": Tensor((), "uint32"), "weight": one},
         "constants": Tensor((len(optimizer.constants),), "float32"),
     }
-    stored = export_program("update", update_function(optimizer), arguments)
+    return export_program("update", update_function(optimizer), arguments)
+
+
+@pytest.mark.parametrize("name", FOUR)
+def test_every_update_is_elementwise_on_the_module(name):
+    optimizer = build_optimizer(FOUR[name][0])
+    stored = exported_update(optimizer)
     check_elementwise(stored)
     assert optimizer.kind == "elementwise"
     load_program(stored, make_mesh(fsdp=8))
+
+
+def test_the_factored_update_says_that_it_is_bounded_and_is_no_elementwise_one():
+    optimizer = build_optimizer(FACTORED)
+    stored = exported_update(optimizer)
+    assert optimizer.kind == "bounded"
+    with pytest.raises(ProgramError, match="is not elementwise"):
+        check_elementwise(stored)
+    load_program(stored, make_mesh(fsdp=8))
+
+
+def test_factored_slots_are_a_row_and_a_column_and_are_whole_on_every_device():
+    model = mlp(Mlp(hidden=(8,)), (2, 2))
+    slots = state_tensors(model, build_optimizer(FACTORED))["optimizer"]
+    assert set(slots) == {"row", "column", "full"}
+    for slot, kept in (("row", 0), ("column", 1)):
+        for path, tensor in leaves_of(slots[slot]).items():
+            matrix = leaves_of(model.parameters)[path]
+            assert tensor.shape == (matrix.shape[kept],)
+            assert not any(tensor.spec)
+    for path, tensor in leaves_of(slots["full"]).items():
+        assert tensor == leaves_of(model.parameters)[path]
+
+
+@given(
+    values=st.lists(st.floats(-(2.0**50), 2.0**50, width=32), min_size=12, max_size=12),
+    kept=st.floats(0, 0.9375, width=32),
+)
+def test_a_factored_update_is_finite_and_no_larger_than_its_limit(values, kept):
+    gradient = {"a": jnp.asarray(values, jnp.float32).reshape(4, 3)}
+    found = factored_point(
+        FACTORED,
+        gradient,
+        factored_init(FACTORED, gradient),
+        jnp.float32(kept),
+        jnp.float32(1 - kept),
+    )
+    direction = np.asarray(found.direction["a"], np.float64)
+    assert np.all(np.isfinite(direction))
+    assert np.sqrt(np.mean(direction**2)) <= FACTORED.update_clip * (1 + 1e-5)
 
 
 def test_a_gradient_below_the_threshold_is_not_clipped():
