@@ -11,6 +11,7 @@ from attest.receipts import AuditReading, Receipts
 from attest.sample import miss_probability, single_escape
 from attest.signers import Uncounted
 from attest.statements import Audit
+from attest.tolerances import why_not_counted
 from attest.trust import KeyEntry, Policy, PropertyDemand
 from attest.verdict import AuditLine, Coverage, Verdict
 
@@ -124,8 +125,8 @@ def _shortfall(reading: AuditReading, found: Findings, policy: Policy) -> str:
         return "its auditor is the contract's author, who may be the trainer"
     if audit.sample == "chosen":
         return "steps were chosen"
-    if audit.method == "bounded":
-        return "bounded"
+    if loose := _loose(audit, found, policy):
+        return loose
     if not reading.sampled:
         return "its sources are not those of the policy"
     if reading.source_operators <= own:
@@ -134,6 +135,8 @@ def _shortfall(reading: AuditReading, found: Findings, policy: Policy) -> str:
         return "its nonce served an earlier final record"
     if not _complete(audit):
         return "init, export and line did not all pass"
+    if audit.method == "bounded" and audit.walk != "pass":
+        return "the walk test did not pass"
     # Whoever withholds chooses which: the sample is no sample any more.
     if audit.counts.withheld:
         return "steps were withheld"
@@ -141,6 +144,13 @@ def _shortfall(reading: AuditReading, found: Findings, policy: Policy) -> str:
         return f"{_steps(count)} could not be judged: the trainer's class decided which"
     least = min(policy.numerics.min_k, found.lineage.contract.steps)
     return f"fewer than {least:,} sampled steps passed" if reading.passed < least else ""
+
+
+def _loose(audit: Audit, found: Findings, policy: Policy) -> str:
+    """Say why a contract's tolerances let a bounded audit accept anything; "" if they do not."""
+    if audit.method == "exact":
+        return ""
+    return why_not_counted(found.lineage.contract.numerics, policy.numerics)
 
 
 def _own(found: Findings, policy: Policy) -> frozenset[str]:
@@ -185,7 +195,7 @@ def _unanswered(found: Findings, policy: Policy) -> list[str]:
     answered = {
         reading.entry.keyid
         for reading in found.receipts.audits
-        if _answers(reading, first.get(reading.entry.keyid), policy)
+        if _answers(reading, first.get(reading.entry.keyid), found, policy)
     }
     return sorted(
         {
@@ -199,13 +209,13 @@ def _unanswered(found: Findings, policy: Policy) -> list[str]:
     )
 
 
-def _answers(reading: AuditReading, intent: str | None, policy: Policy) -> bool:
+def _answers(reading: AuditReading, intent: str | None, found: Findings, policy: Policy) -> bool:
     """Say whether an audit is the one that its key's intent announced: no chosen steps, no guess.
 
     Where the policy lists the sources, the audit that they draw is.
     """
     audit = reading.audit
-    if audit.sample == "chosen" or audit.method != "exact":
+    if audit.sample == "chosen" or _loose(audit, found, policy):
         return False
     drawn = bool(policy.sources) and reading.sampled
     return drawn or any(source.intent == intent for source in audit.sources)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from attest.canonical import parse_hex_float
+from attest.canonical import hex_float, parse_hex_float
 from attest.check import hold, refuse
 from attest.contract import Contract, Numerics
 from attest.keys import Role, keyid
@@ -130,9 +130,12 @@ def _check_numerics(numerics: Numerics, policy: Policy) -> None:
         "unitRoundoff": numerics.unit_roundoff,
         "c": numerics.c,
         "cRow": numerics.c_row,
+        "phi": numerics.phi,
+        "phiSum": numerics.phi_sum,
         "cap": numerics.cap,
         "a2": numerics.a2,
         "a2Cold": numerics.a2_cold,
+        "nullGradients": hex_float(float(len(numerics.null_gradients))),
     }
     for name, limit in policy.numerics.caps:
         written = values[name]

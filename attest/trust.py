@@ -27,7 +27,17 @@ __all__ = [
 # vouched for by the run key in each attempt.
 KEY_ROLES = (Role.AUTHOR, Role.RUN, Role.AUDITOR, Role.MONITOR, Role.REPORTER)
 # Numbers of the contract that widen what an audit accepts, by their names in its `numerics`.
-CAP_FIELDS = ("unitRoundoff", "c", "cRow", "cap", "a2", "a2Cold")
+CAP_FIELDS = (
+    "unitRoundoff",
+    "c",
+    "cRow",
+    "phi",
+    "phiSum",
+    "cap",
+    "a2",
+    "a2Cold",
+    "nullGradients",
+)
 DEFAULT_STATUS_AGE = 7 * 24 * 3600
 
 
@@ -72,6 +82,8 @@ class KeyEntry:
 class NumericsDemand:
     """Bound what an audit may accept: numerics classes, least k, largest tolerances.
 
+    A cap also allows what it bounds: a bounded audit under looser constants than the usual ones of
+    its class counts only where each of them has a cap (`attest.tolerances`).
     `bad_fraction` is the f of the printed miss probability; an empty `classes` accepts any.
     """
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from anh_jax.audit.results import Check, StepResult, count
 from attest.sample import miss_probability, single_escape
+from attest.schema import json_name
 from attest.verdict import Coverage
 from launch.auditing import Audited
 from launch.errors import ExitCode
@@ -12,15 +13,19 @@ from launch.output import Tone, printable, table, toned
 # The fraction of bad steps for which the miss probability is printed, as in a policy's default.
 _BAD_FRACTION = 0.01
 _SHOWN = 12
+_STATISTICS = {"A": "a", "A row": "a_row", "zeros": "zeros", "A2": "a2", "B": "b", "walk": "walk"}
 
 
 def exit_code(audited: Audited) -> ExitCode:
     """Return 1 where something was refuted or withheld, 2 where it could not be judged here."""
     outcomes = {result.outcome for result in audited.findings.results}
-    verdicts = {check.verdict for check in _checks(audited).values()}
+    checks = _checks(audited)
+    verdicts = {check.verdict for check in checks.values()}
     if outcomes & {"refuted", "withheld"} or "fail" in verdicts or audited.artifact:
         return ExitCode.FAILED
-    if "unattestable" in outcomes or "not checked" in verdicts:
+    # A walk is only looked for where updates were weighed, two of them at least.
+    needed = {check.verdict for name, check in checks.items() if name != "walk"}
+    if "unattestable" in outcomes or "not checked" in needed:
         return ExitCode.COULD_NOT_RUN
     return ExitCode.PASSED
 
@@ -63,7 +68,8 @@ def document(audited: Audited) -> dict[str, Any]:
         "steps": list(audited.sample.steps),
         "method": receipt.method,
         "counts": dict(count(findings.results)),
-        "worst": {"a": receipt.worst.a, "b": receipt.worst.b},
+        "worst": {json_name(f): getattr(receipt.worst, f) for f in _STATISTICS.values()},
+        "loose": audited.loose,
         "results": [result.document() for result in findings.results],
         "checks": {
             name: {"verdict": check.verdict, "words": check.words}
@@ -103,6 +109,7 @@ def lines(audited: Audited) -> list[str]:
         ("receipt", f"index {audited.indices[0]:,} of the log; results in {audited.results}"),
         ("run proof", _proof(audited)),
     ]  # fmt: skip
+    pairs += [("tolerances", audited.loose)] if audited.loose else []
     pairs += [("client says", audited.client)] if audited.client else []
     pairs += [("note", note) for note in audited.findings.notes]
     found += [printable(line) for line in table(pairs)]
@@ -120,7 +127,12 @@ def seconds_per_step(audited: Audited) -> float:
 
 def _checks(audited: Audited) -> dict[str, Check]:
     findings = audited.findings
-    return {"init": findings.init, "line": findings.line, "export": findings.export}
+    return {
+        "init": findings.init,
+        "line": findings.line,
+        "export": findings.export,
+        "walk": findings.walk,
+    }
 
 
 def _bounded(audited: Audited) -> bool:
@@ -138,7 +150,8 @@ def _steps(audited: Audited) -> str:
     counts = count(audited.findings.results)
     words = ", ".join(f"{number:,} {name}" for name, number in counts.items())
     worst = audited.receipt.worst
-    numbers = [f"{n} {float.fromhex(v):.3g}" for n, v in (("A", worst.a), ("B", worst.b)) if v]
+    values = {name: getattr(worst, field) for name, field in _STATISTICS.items()}
+    numbers = [f"{n} {float.fromhex(v):.3g}" for n, v in values.items() if v is not None]
     return f"{words}{'; worst ' + ', '.join(numbers) if numbers else ''}"
 
 
@@ -165,7 +178,7 @@ def _properties(audited: Audited) -> list[str]:
 
 def _coverage(audited: Audited) -> tuple[str, ...]:
     """Return both probabilities, always together; of a sample that nobody could foresee only."""
-    if _self_sampled(audited) or audited.sample.kind == "chosen" or _bounded(audited):
+    if _self_sampled(audited) or audited.sample.kind == "chosen" or audited.loose:
         return ("no step counts as checked for others: no probability is stated",)
     counts = count(audited.findings.results)
     total, lost = audited.total, sum(counts.values()) - counts["pass"]

@@ -21,12 +21,14 @@ from anh_jax.audit.sampling import Sample, chosen_sample, draw_sample
 from anh_jax.audit.transcript import Transcript
 from anh_jax.run_directory import RunDirectory
 from anh_jax.workbench import MeshSizes
+from attest.contract import Numerics
 from attest.errors import AttestError
 from attest.log.fsck import fsck
 from attest.log.sequencer import LocalLog
 from attest.policy import load_policy
 from attest.statements import Audit, Property
-from attest.trust import Policy
+from attest.tolerances import why_not_counted
+from attest.trust import NumericsDemand, Policy
 from launch.announcement import begun_run, publishes
 from launch.audit_sources import find_sources, operators_of
 from launch.auditor_home import keep_salts
@@ -58,7 +60,8 @@ class Audited:
     `total` counts the run's steps; `sources` are the operators whose nonces drew the sample.
     `proof` is None where the log's keys are not at hand: its operator publishes then. `client` is
     what the light client says of it, under the policy asked for or the run's own. `artifact` names
-    a file on disk that is not the exported one, or is empty.
+    a file on disk that is not the exported one, or is empty; `loose` says why a bounded audit under
+    the contract's tolerances does not count, or is empty.
     """
 
     run: str
@@ -75,6 +78,7 @@ class Audited:
     proof: Path | None
     client: str
     artifact: str
+    loose: str
 
 
 def audit(directory: Path, asked: Asked, wanted: Wanted) -> Audited:
@@ -164,6 +168,7 @@ def _carry_out(order: _Order, mesh: MeshSizes | None, policy: Policy | None) -> 
         proof=proof,
         client="" if proof is None else _client(run, proof, policy),
         artifact=_odd_artifact(run, transcript),
+        loose=_loose(receipt.audit, contract.numerics, policy),
     )
 
 
@@ -171,6 +176,11 @@ def _method(findings: Findings) -> Method:
     """Return `exact` only where no step was weighed within bounds."""
     weighed = any(result.a is not None or result.b is not None for result in findings.results)
     return "bounded" if weighed else "exact"
+
+
+def _loose(audit: Audit, numerics: Numerics, policy: Policy | None) -> str:
+    demand = NumericsDemand() if policy is None else policy.numerics
+    return why_not_counted(numerics, demand) if audit.method == "bounded" else ""
 
 
 def _watched(auditor: Auditor, steps: Sequence[int], title: str) -> Findings:

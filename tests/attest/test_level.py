@@ -48,7 +48,10 @@ WITHIN = Worst(*["0x1.0000000000000p-2"] * 6)
 BOUNDED: dict[str, Any] = {"method": "bounded", "worst": WITHIN}
 
 SHORT: dict[str, tuple[dict[str, Any], str]] = {
-    "bounded": (BOUNDED, "bounded"),
+    "bounded, walk not checked": (
+        {**BOUNDED, "walk": "not checked"},
+        "the walk test did not pass",
+    ),
     "chosen": (
         {"sources": (), "sample": "chosen", "steps": 900, "counts": Counts(900, 0, 0, 0)},
         "steps were chosen",

@@ -18,7 +18,8 @@ contract  {contract}
 trainer   lab (named by the policy)
 log       log.example/runs, 20 entries, cosigned by wit-a, wit-b at 2026-09-21T14:12:20Z
 steps     10,000 in 1 attempt; 1 run, 1 final under the contract
-audit     acme: 459 of 459 steps passed; init pass, export pass, line pass, walk pass, drift no null known
+audit     acme: 459 of 459 steps passed; init pass, export pass, line pass, walk pass, \
+drift no null known
 coverage  1 % bad steps escape with p = 0.89 % (459 of 10,000 steps, 1 try)
           one single bad step escapes with p = 95.5 %
 property  accuracy: validated (1 of 2 operators: acme); 280 of 297 correct; at least 9/10 promised
@@ -34,8 +35,8 @@ contract  {contract}
 trainer   lab (named by the policy)
 log       log.example/runs, 5 entries, cosigned by nobody but the trainer
 steps     10,000 in 1 attempt
-audit     lab: 459 of 459 steps passed; init pass, export pass, line pass, walk pass, drift no null known \
-(self-sampled: no sample)
+audit     lab: 459 of 459 steps passed; init pass, export pass, line pass, walk pass, \
+drift no null known (self-sampled: no sample)
 coverage  1 % bad steps escape with p = 100 % (0 of 10,000 steps, tries not counted)
           one single bad step escapes with p = 100 %
 property  accuracy: not evaluated; at least 9/10 promised

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from attest.statements import Worst
 from launch.audit_answer import lines
 
 
@@ -22,7 +23,7 @@ def shown(*outcomes: str) -> str:
         sample=SimpleNamespace(kind="intents", k=len(outcomes), steps=range(len(outcomes))),
         sources=("acme",),
         receipt=SimpleNamespace(
-            method="exact", drift="no null known", worst=SimpleNamespace(a=None, b=None)
+            method="exact", drift="no null known", worst=Worst(*[None] * 6)
         ),
         properties=(),
         findings=SimpleNamespace(
@@ -34,6 +35,7 @@ def shown(*outcomes: str) -> str:
         proof=None,
         client="",
         artifact="",
+        loose="",
     )  # fmt: skip
     return "\n".join(lines(cast(Any, audited)))
 

@@ -172,7 +172,7 @@ STATEMENTS: dict[str, Statement] = {
         FACTS,
         "every 1",
         "blake3",
-        "bounded",
+        "exact",
         "fixed",
     ),
     "attempt": Attempt(
