@@ -1,6 +1,7 @@
 """Audits one closed run: re-executes its sampled steps in order and checks it as a whole."""
 
 import dataclasses
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,16 +9,17 @@ from dataclasses import dataclass
 import jax
 
 from anh_jax.audit.benches import Benches
+from anh_jax.audit.bounded import BoundedJudge, Opened
 from anh_jax.audit.exact import ExactJudge, Judged
 from anh_jax.audit.kept_states import KeptStates
-from anh_jax.audit.preliminary import Opened, PreliminaryJudge
 from anh_jax.audit.replay import Reached, Replay, Unreached
 from anh_jax.audit.results import Check, StepResult, graver
-from anh_jax.audit.run_checks import check_export, check_init, check_line
+from anh_jax.audit.run_checks import check_export, check_init, check_line, check_walk
 from anh_jax.audit.sampling import overlaps
 from anh_jax.audit.state_source import StateSource, Withheld
 from anh_jax.audit.transcript import Transcript
 from anh_jax.audit.unmoved import Unmoved
+from anh_jax.bounds.walk import PairwiseCosine
 from anh_jax.digest.host import tree_digest
 from anh_jax.environment import execution_class
 from anh_jax.line import SignedRow
@@ -39,15 +41,20 @@ Progress = Callable[[StepResult, int], None]
 class Findings:
     """Everything that an audit found.
 
-    `counts` are those of the verified final state over the hold-out set, None where that state
-    could not be produced. `seconds` were spent on all steps together, compilation included, and
-    `step_seconds` on each step alone, in order. `notes` are things met on the way.
+    `walk` looks at the residuals of all weighed updates together. `spread_seed` is what this
+    auditor drew, after all steps were committed, to estimate rounding with: 64 bits, from which the
+    checks can be repeated. `counts` are those of the verified final state over the hold-out set,
+    None where that state could not be produced. `seconds` were spent on all steps together,
+    compilation included, and `step_seconds` on each step alone, in order. `notes` are things met on
+    the way.
     """
 
     results: tuple[StepResult, ...]
     init: Check
     line: Check
     export: Check
+    walk: Check
+    spread_seed: int
     counts: Counts | None
     seconds: float
     step_seconds: tuple[float, ...]
@@ -57,9 +64,11 @@ class Findings:
 class Auditor:
     """Holds what it takes to audit a run, read from its directory and checked against its records.
 
-    `mesh` asks for the preliminary checks on another mesh besides; None audits by bits alone. With
-    a `source` no state that lies in the run directory is looked at: all are asked of the source,
-    and a step that it does not show is withheld.
+    `mesh` asks for the checks within bounds on another mesh besides; with None they are made where
+    bits differ and cannot be compared. With a `source` no state that lies in the run directory is
+    looked at: all are asked of the source, and a step that it does not show is withheld. `benches`
+    are the run's where they are loaded already: many runs of one contract are then audited with
+    programs compiled once.
     Raises AnhError where the contract's parts are missing or not what the records name.
     """
 
@@ -70,10 +79,11 @@ class Auditor:
         *,
         mesh: MeshSizes | None = None,
         source: StateSource | None = None,
+        benches: Benches | None = None,
     ) -> None:
         self._transcript = transcript
-        self.materials = read_materials(run)
-        self._benches = Benches(self.materials, transcript.genesis)
+        self._benches = benches or Benches(read_materials(run), transcript.genesis)
+        self.materials = self._benches.materials
         self._checkpoints: TrainingCheckpoints | None = None
         if source is None:
             self._checkpoints = TrainingCheckpoints(run.checkpoints, keep=_KEEP_ALL)
@@ -84,6 +94,9 @@ class Auditor:
         self._mesh = mesh
         self._alg = transcript.genesis.alg
         self._judges: dict[int, ExactJudge] = {}
+        self._bounds: dict[MeshSizes, BoundedJudge] = {}
+        self._seed = secrets.randbits(64)
+        self._walk = PairwiseCosine()
         self._beside = overlaps(transcript.line)
         self._refuted: set[int] = set()
         self._linked = 0
@@ -138,6 +151,8 @@ class Auditor:
             init=init,
             line=line,
             export=check_export(parameters, self._transcript),
+            walk=check_walk(self._walk),
+            spread_seed=self._seed,
             counts=counts,
             seconds=clocks[-1] - clocks[0],
             step_seconds=tuple(b - a for a, b in zip(clocks, clocks[1:], strict=False)),
@@ -233,22 +248,21 @@ class Auditor:
     def _bench_for_bounds(self, signed: SignedRow, result: StepResult) -> Workbench | None:
         """Return where a step is to be judged within bounds; None where bits alone judge it.
 
-        Of a native plan other bits say nothing, so the run's own mesh serves; and so it does where
-        another class's states are shown by a source.
+        Where other bits say nothing (another class, a native plan, replays that disagree), the
+        run's own mesh serves.
         """
         if result.outcome == "refuted":
             return None
         if self._mesh is not None:
             return self._benches.on(self._mesh)
-        opened = self._benches.native or self._kept.asked_for
-        if opened and result.outcome == "unattestable":
+        if result.outcome == "unattestable":
             return self._benches.of(self._transcript.attempt_of(signed))
         return None
 
     def _within_bounds(
         self, before: Reached, signed: SignedRow, judged: Judged, bench: Workbench
     ) -> StepResult:
-        """Weigh a step by the preliminary checks, where all of it can be opened."""
+        """Weigh a step within bounds, where all of it can be opened."""
         own = self._benches.of(self._transcript.attempt_of(signed))
         step, native = signed.row.step, self._benches.native
         promised = native or self._kept.asked_for
@@ -268,8 +282,18 @@ class Auditor:
             return dataclasses.replace(judged.result, outcome="withheld", words=words)
         exact = judged.result.outcome == "pass"
         opened = Opened(before.state, outputs, after, exact=exact)
-        judge = PreliminaryJudge(bench, self._unmoved, alg=self._alg)
-        return judge.judge(opened, signed.row, judged.result)
+        return self._judge_on(bench).judge(opened, signed.row, judged.result)
+
+    def _judge_on(self, bench: Workbench) -> BoundedJudge:
+        if bench.sizes not in self._bounds:
+            self._bounds[bench.sizes] = BoundedJudge(
+                self._benches.step_check(bench),
+                self._unmoved,
+                alg=self._alg,
+                seed=self._seed,
+                walk=self._walk,
+            )
+        return self._bounds[bench.sizes]
 
     def _check_init(self) -> Check:
         match = self.match(self._transcript.attempts[1])

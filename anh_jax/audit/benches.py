@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from anh_jax.bounds.spread import SpreadEstimator
+from anh_jax.bounds.step_check import StepCheck
 from anh_jax.errors import ProgramError
 from anh_jax.preparation import plan_digest
 from anh_jax.training.state import State
@@ -18,11 +20,18 @@ from attest.statements import Attempt, Genesis
 class Benches:
     """The materials of a run, loaded for each mesh at its first use.
 
+    `loaded` holds workbenches of these materials by mesh, which several audits may share.
     Raises ProgramError where the configuration's plan is not the one that genesis names: another
     microbatch gives other bits.
     """
 
-    def __init__(self, materials: Materials, genesis: Genesis) -> None:
+    def __init__(
+        self,
+        materials: Materials,
+        genesis: Genesis,
+        *,
+        loaded: dict[MeshSizes, Workbench] | None = None,
+    ) -> None:
         if genesis.contract != materials.contract.id:
             raise ProgramError(
                 f"contract.json: is contract {materials.contract.id[:16]}, genesis names "
@@ -33,7 +42,11 @@ class Benches:
                 "config.yaml: its plan is not the one that genesis names; restore it"
             )
         self.materials = materials
-        self._made: dict[tuple[int, int, int], Workbench] = {}
+        self._made = {} if loaded is None else loaded
+        # Compiles when it is first asked, and serves every mesh.
+        self._spreads = SpreadEstimator(
+            materials.programs.stored["gradient"], materials.contract.numerics.rules
+        )
 
     @property
     def native(self) -> bool:
@@ -42,11 +55,14 @@ class Benches:
 
     def on(self, sizes: MeshSizes) -> Workbench:
         """Return the workbench of a mesh."""
-        key = (sizes.data, sizes.fsdp, sizes.tensor)
-        if key not in self._made:
+        if sizes not in self._made:
             microbatch = self.materials.experiment.plan.microbatch
-            self._made[key] = Workbench(self.materials, sizes, microbatch=microbatch)
-        return self._made[key]
+            self._made[sizes] = Workbench(self.materials, sizes, microbatch=microbatch)
+        return self._made[sizes]
+
+    def step_check(self, bench: Workbench) -> StepCheck:
+        """Return the checks of a step within bounds, on the mesh of a workbench."""
+        return StepCheck(bench, self._spreads)
 
     def of(self, attempt: Attempt) -> Workbench:
         """Return the workbench of an attempt's mesh."""

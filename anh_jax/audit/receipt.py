@@ -1,12 +1,19 @@
 """Writes what an audit found as the statement that its auditor signs."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from anh_jax.audit.auditor import Findings
-from anh_jax.audit.results import count, draw_salts, results_root, salted_root, worst
+from anh_jax.audit.results import (
+    StepResult,
+    count,
+    draw_salts,
+    results_root,
+    salted_root,
+    worst,
+)
 from anh_jax.audit.sampling import Sample
 from anh_jax.audit.transcript import Transcript
 from anh_jax.environment import environment
@@ -58,18 +65,11 @@ def write_receipt(
             unattestable=counts["unattestable"],
             withheld=counts["withheld"],
         ),
-        worst=Worst(
-            a=_text(worst([result.a for result in results])),
-            a_row=None,
-            zeros=None,
-            a2=None,
-            b=_text(worst([result.b for result in results])),
-            walk=None,
-        ),
+        worst=_worst(results),
         init=findings.init.verdict,
         export=findings.export.verdict,
         line=findings.line.verdict,
-        walk="not checked",
+        walk=findings.walk.verdict,
         drift="no null known",
         gradient_roots=salted_root(results, salts).hex(),
         environment={
@@ -84,9 +84,10 @@ def results_document(receipt: Receipt, findings: Findings, *, record: str) -> by
     """Return the canonical JSON kept beside a receipt (its record hash, hex).
 
     `results` holds one object for each step: its canonical bytes are the leaf under the receipt's
-    results root, by step.
+    results root, by step. `spreadSeed` is what rounding was estimated with, 16 hex digits: with it
+    the checks can be repeated.
     """
-    checks = {name: getattr(findings, name) for name in ("init", "export", "line")}
+    checks = {name: getattr(findings, name) for name in ("init", "export", "line", "walk")}
     return canonical.encode(
         {
             "version": 1,
@@ -99,6 +100,7 @@ def results_document(receipt: Receipt, findings: Findings, *, record: str) -> by
                 name: {"verdict": check.verdict, "words": check.words}
                 for name, check in checks.items()
             },
+            "spreadSeed": f"{findings.spread_seed:016x}",
             "milliseconds": round(1e3 * findings.seconds),
         }
     )
@@ -125,6 +127,17 @@ def salts_document(receipt: Receipt, findings: Findings, *, record: str) -> byte
 def new_nonce() -> bytes:
     """Return a fresh nonce of 32 bytes for an intent."""
     return secrets.token_bytes(32)
+
+
+def _worst(results: Sequence[StepResult]) -> Worst:
+    return Worst(
+        a=_text(worst([result.a for result in results])),
+        a_row=_text(worst([result.a_row for result in results])),
+        zeros=_text(worst([result.zeros for result in results])),
+        a2=_text(worst([result.a2 for result in results])),
+        b=_text(worst([result.b for result in results])),
+        walk=_text(worst([result.walk for result in results])),
+    )
 
 
 def _text(value: float | None) -> str | None:

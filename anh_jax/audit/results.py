@@ -42,7 +42,8 @@ class StepResult:
         differs: the names of the row's numbers that came out otherwise.
         repeats: whether the auditor's own replays agreed: `equal`, `different` or `none`.
         gradient_root: the auditor's own, hex; empty where none was computed.
-        a, b: the largest statistics over their tolerances; None where the check did not run.
+        a, a_row, zeros, a2, b, walk: the largest statistics over their tolerances
+            (docs/numerics.md, "Bounded"); None where the check did not run.
     """
 
     step: int
@@ -54,7 +55,11 @@ class StepResult:
     repeats: Literal["equal", "different", "none"] = "none"
     gradient_root: str = ""
     a: float | None = None
+    a_row: float | None = None
+    zeros: float | None = None
+    a2: float | None = None
     b: float | None = None
+    walk: float | None = None
 
     def to_bytes(self) -> bytes:
         """Return the canonical bytes that the results root commits to."""
@@ -70,8 +75,12 @@ class StepResult:
             "row": self.row,
             "differs": list(self.differs),
             "repeats": self.repeats,
-            "a": None if self.a is None else hex_float(self.a),
-            "b": None if self.b is None else hex_float(self.b),
+            "a": _text(self.a),
+            "aRow": _text(self.a_row),
+            "zeros": _text(self.zeros),
+            "a2": _text(self.a2),
+            "b": _text(self.b),
+            "walk": _text(self.walk),
         }
 
 
@@ -111,6 +120,10 @@ def salted_root(results: Sequence[StepResult], salts: Mapping[int, bytes]) -> by
     """
     ordered = sorted((r for r in results if r.gradient_root), key=lambda result: result.step)
     return merkle.tree_root([merkle.leaf_hash(_own_leaf(r, salts[r.step])) for r in ordered])
+
+
+def _text(value: float | None) -> str | None:
+    return None if value is None else hex_float(value)
 
 
 def _own_leaf(result: StepResult, salt: bytes) -> bytes:

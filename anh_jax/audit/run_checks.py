@@ -1,4 +1,4 @@
-"""Checks of a run as a whole: its line of rows, its state 0, its exported files."""
+"""Checks of a run as a whole: its line, state 0, exported files, and walk."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import Any
 from anh_jax.attested_run import commit_line
 from anh_jax.audit.results import Check
 from anh_jax.audit.transcript import Transcript
+from anh_jax.bounds.walk import PairwiseCosine
 from anh_jax.export_weights import FILE_NAME, exported_bytes
 from anh_jax.program.init_check import InitKind
 from anh_jax.stated_class import ClassMatch
@@ -45,6 +46,15 @@ def check_init(root: str, transcript: Transcript, kind: InitKind, match: ClassMa
     if "exact" in (kind, transcript.genesis.init) or match.comparable:
         return Check("fail", words)
     return Check("not checked", f"{words}; {match.obstacle}")
+
+
+def check_walk(residuals: PairwiseCosine) -> Check:
+    """Check that what is left of the updates after check B does not point one way at every step."""
+    if residuals.steps < 2:  # noqa: PLR2004
+        return Check("not checked", "fewer than two weighed updates left a residual")
+    found = residuals.statistic()
+    words = f"mean cosine {residuals.mean():.2g} between the residuals of {residuals.steps} updates"
+    return Check("pass" if found.accepted else "fail", words)
 
 
 def check_export(parameters: Mapping[str, Any] | None, transcript: Transcript) -> Check:

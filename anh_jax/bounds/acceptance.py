@@ -1,130 +1,173 @@
-"""The preliminary checks of one step recomputed on another mesh (docs/numerics.md, "Bounded").
+"""Check A and exact zeros: a committed gradient against the reference, tensor by tensor.
 
-Every statistic is a distance over its tolerance, and accepts when it is at most 1. The comparison
-is written `statistic <= 1` everywhere: a statistic that is not a number must not accept.
+The tolerance is the auditor's own estimate of rounding at this state and batch (`spread`), times
+the contract's constants: c for a whole tensor, c_row for each block (`bounds/blocks.py`). Elements
+that are zero whatever rounds are compared by their bits. See docs/numerics.md, "Bounded".
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from anh_jax.program.tree import Path, leaves_of, path_text
-
-Array = NDArray[Any]
-
-# Fused and separate roundings of one elementwise update differ by less than this many roundoffs
-# of the update, beside one unit in the last place of the result (measured on seven executors).
-_ROUNDOFFS = 16
-# Devices may flush what is smaller to zero.
-_SMALLEST = float(np.finfo(np.float32).tiny)
+from anh_jax.bounds.blocks import block_name, block_sums
+from anh_jax.bounds.spread import TensorSpread
+from anh_jax.bounds.statistic import Array, Statistic, differing_bits, largest, ratios
+from attest.numerics_class import LocalZeros
 
 
 @dataclass(frozen=True)
-class Statistic:
-    """The largest distance over tolerance of a check, and where it was found."""
+class Terms:
+    """By which numbers a tensor is judged.
 
-    value: float
-    where: str
-
-    @property
-    def accepted(self) -> bool:
-        """Tell whether the check accepts."""
-        return self.value <= 1
-
-
-def largest(found: Iterable[Statistic]) -> Statistic:
-    """Return the largest statistic; one that is not a number is larger than any."""
-    top = Statistic(0.0, "nowhere")
-    for statistic in found:
-        if not statistic.value <= top.value:
-            top = statistic
-        if math.isnan(top.value):
-            break
-    return top
-
-
-def check_tensors(committed: Any, reference: Any, *, cap: float) -> Statistic:
-    """Return check A: the largest norm(g - g_ref) / (cap norm(g_ref)) over the tensors of a tree.
-
-    A path that only one of the trees has, or another shape or dtype, gives infinity.
+    Attributes:
+        c, c_row: tolerances in spreads, per tensor and per block.
+        floor: smallest spread over the reference's norm, of a block as of the tensor.
+        cap: largest spread over the reference's norm by which the tensor can be judged at all;
+            infinity for none.
+        local_zeros: whether elements that only here and now do not move must be bit-equal.
+        declared: the trainer's own bound on the tensor's distance over the reference's norm. It
+            tightens only, down to what `floor` gives; None for none.
     """
-    ours, theirs = host_leaves(reference), host_leaves(committed)
-    if ours.keys() != theirs.keys():
-        odd = min(ours.keys() ^ theirs.keys())
-        return Statistic(math.inf, f"{path_text(odd)}: only on one side")
-    return largest(
-        Statistic(norm_ratio(theirs[path], ours[path], cap=cap), path_text(path)) for path in ours
+
+    c: float
+    c_row: float
+    floor: float
+    cap: float
+    local_zeros: LocalZeros
+    declared: float | None = None
+
+
+@dataclass(frozen=True)
+class TensorFinding:
+    """What is found of one tensor.
+
+    `a` per tensor, `a_row` the worst block, `zeros` 0 or infinity. `capped` says that rounding is
+    too large here for the tensor to be judged, so neither `a` nor `a_row` weighs distances;
+    `spread` is over the reference's norm.
+    """
+
+    a: Statistic
+    a_row: Statistic
+    zeros: Statistic
+    spread: float
+    capped: bool
+
+
+def check_tensor(
+    name: str,
+    committed: Array,
+    reference: Array,
+    *,
+    terms: Terms,
+    spread: TensorSpread | None,
+    structural: Array | None = None,
+) -> TensorFinding:
+    """Judge one tensor by `terms`.
+
+    Where no spread is known (None) only equal bits count, and the tensor is capped otherwise.
+    `structural` marks the elements that stayed zero at other parameters too.
+    """
+    none = Statistic(0.0, name)
+    if (committed.shape, committed.dtype) != (reference.shape, reference.dtype):
+        bad = Statistic(math.inf, f"{name}: another shape or dtype")
+        return TensorFinding(bad, none, none, 0.0, capped=False)
+    differs = differing_bits(committed, reference)
+    if not differs.any():
+        return TensorFinding(none, none, none, 0.0, capped=False)
+    zeros = none
+    if spread is not None:
+        zeros = _zeros(name, reference, differs, _fixed(spread, terms, structural))
+    finite = _finite(committed, reference)
+    if finite is None:
+        bad = Statistic(math.inf, f"{name}: not finite in another place")
+        return TensorFinding(bad, none, zeros, math.inf, capped=False)
+    ours = np.where(finite, reference, 0).astype(np.float64)
+    distance = np.where(finite, committed, 0).astype(np.float64) - ours
+    relative = _relative(spread, ours)
+    if spread is None or not relative <= terms.cap:
+        return TensorFinding(none, none, zeros, relative, capped=True)
+    return TensorFinding(
+        _whole(name, distance, ours, spread, terms),
+        _blocks(name, distance, ours, spread, terms, differs),
+        zeros,
+        relative,
+        capped=False,
     )
 
 
-def norm_ratio(committed: Array, reference: Array, *, cap: float) -> float:
-    """Return norm(g - g_ref) / (cap norm(g_ref)) of one tensor, in float64.
+def _fixed(spread: TensorSpread, terms: Terms, structural: Array | None) -> Array:
+    """Return which elements may not differ in any bit where the reference is zero."""
+    if terms.local_zeros == "refuted":
+        return spread.zero
+    if structural is None:
+        return np.zeros_like(spread.zero)
+    return spread.zero & structural
 
-    Where the reference is zero or not finite, the bits decide: 0 where they are equal, else
-    infinity.
+
+def _zeros(name: str, reference: Array, differs: Array, fixed: Array) -> Statistic:
+    broken = differs & fixed & (reference == 0)
+    if not broken.any():
+        return Statistic(0.0, name)
+    place = np.unravel_index(int(broken.argmax()), broken.shape)
+    return Statistic(math.inf, f"{name}[{', '.join(map(str, place))}]")
+
+
+def _finite(committed: Array, reference: Array) -> Array | None:
+    """Return where both are finite; None where one is not and the other is or is of another kind.
+
+    Minus infinity is another kind than infinity.
     """
-    if (committed.shape, committed.dtype) != (reference.shape, reference.dtype):
-        return math.inf
-    if same_bits(committed, reference):
-        return 0.0
     finite = np.isfinite(reference)
-    # What is not finite must be so in the same place, and of the same kind.
     if not np.array_equal(np.isfinite(committed), finite):
-        return math.inf
+        return None
     if not np.array_equal(committed[~finite], reference[~finite], equal_nan=True):
-        return math.inf
-    wide = reference[finite].astype(np.float64)
-    distance = float(np.linalg.norm(committed[finite].astype(np.float64) - wide))
-    scale = cap * float(np.linalg.norm(wide))
-    if scale == 0.0:
-        return math.inf
-    return distance / scale
+        return None
+    return finite
 
 
-def check_numbers(
-    committed: Mapping[str, float], reference: Mapping[str, float], *, cap: float
+def _relative(spread: TensorSpread | None, ours: Array) -> float:
+    if spread is None:
+        return math.inf
+    if spread.square == 0:
+        return 0.0
+    norm = float(np.linalg.norm(ours))
+    return math.sqrt(spread.square) / norm if norm else math.inf
+
+
+def _whole(
+    name: str, distance: Array, ours: Array, spread: TensorSpread, terms: Terms
 ) -> Statistic:
-    """Return the largest abs(x - x_ref) / (cap abs(x_ref)) of single numbers, by name."""
-
-    def ratio(name: str) -> float:
-        value = np.asarray(committed[name], np.float64)
-        return norm_ratio(value.reshape(1), np.asarray([reference[name]], np.float64), cap=cap)
-
-    return largest(Statistic(ratio(name), name) for name in reference)
-
-
-def element_ratio(
-    committed: Array, candidates: Sequence[Array], before: Array, *, unit_roundoff: float
-) -> float:
-    """Return check B of one tensor: the largest abs(x - y) / (1 ulp(y) + 16 u abs(y - before)).
-
-    `candidates` are the values y that an honest update may give; each element takes the nearest.
-    """
-    with np.errstate(all="ignore"):
-        ratios = [_ratios(committed, y, before, unit_roundoff) for y in candidates]
-    nearest = np.fmin.reduce(ratios)
-    return float(np.max(np.where(np.isnan(nearest), math.inf, nearest), initial=0.0))
+    norm = float(np.linalg.norm(ours))
+    tolerance = terms.c * max(math.sqrt(spread.square), terms.floor * norm)
+    if terms.declared is not None:
+        tolerance = min(tolerance, max(terms.declared, terms.c * terms.floor) * norm)
+    moved = float(np.linalg.norm(distance))
+    ratio = ratios(np.array(moved), np.array(tolerance), np.array(True))
+    return Statistic(float(ratio), name)
 
 
-def _ratios(committed: Array, expected: Array, before: Array, unit_roundoff: float) -> Array:
-    wide = expected.astype(np.float64)
-    ulp = np.maximum(np.spacing(np.abs(expected)).astype(np.float64), _SMALLEST)
-    update = np.abs(wide - before.astype(np.float64))
-    tolerance = ulp + _ROUNDOFFS * unit_roundoff * update
-    ratios = np.abs(committed.astype(np.float64) - wide) / tolerance
-    same = (committed == expected) | (np.isnan(committed) & np.isnan(expected))
-    return np.where(same, 0.0, ratios)
+def _blocks(
+    name: str, distance: Array, ours: Array, spread: TensorSpread, terms: Terms, differs: Array
+) -> Statistic:
+    """Return the worst block; its floor is relative to the block itself, never to the tensor."""
+    moved, norms = block_sums(distance**2), block_sums(ours**2)
+    changed = block_sums(differs)
+    found: list[Statistic] = []
+    for family, square in enumerate(spread.blocks):
+        size = np.maximum(np.sqrt(square), terms.floor * np.sqrt(norms[family]))
+        ratio = ratios(np.sqrt(moved[family]), terms.c_row * size, changed[family] > 0)
+        worst = int(np.argmax(ratio)) if ratio.size else 0
+        if ratio.size:
+            where = f"{name}{block_name(ours.shape, family, worst)}"
+            found.append(Statistic(float(np.ravel(ratio)[worst]), where))
+    return largest(found)
 
 
-def same_bits(first: Array, second: Array) -> bool:
-    """Tell whether two arrays of one shape and dtype hold the same bits (-0.0 is not 0.0)."""
-    return first.tobytes() == second.tobytes()
-
-
-def host_leaves(tree: Any) -> dict[Path, Array]:
-    """Return the leaves of a tree as host arrays, by path."""
-    return {path: np.asarray(leaf) for path, leaf in leaves_of(tree).items()}
+def only_on_one_side(committed: Any, reference: Any) -> Statistic:
+    """Return infinity where a path is in one mapping of leaves alone, else 0."""
+    odd = committed.keys() ^ reference.keys()
+    if not odd:
+        return Statistic(0.0, "nowhere")
+    return Statistic(math.inf, f"{'/'.join(min(odd))}: only on one side")

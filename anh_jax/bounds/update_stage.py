@@ -6,21 +6,15 @@ computed from the slots *as committed*. The second stage is arithmetic of the na
 float32; it is used only after it has been found to reproduce the stored update program itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from anh_jax.bounds.acceptance import (
-    Array,
-    Statistic,
-    element_ratio,
-    host_leaves,
-    largest,
-    same_bits,
-)
-from anh_jax.experiment_optimizers import AdamW, Lion, Momentum, OptimizerConfig, Sgd
+from anh_jax.bounds.residual import Candidate, Residual, nearest_residual
+from anh_jax.bounds.statistic import Array, Statistic, host_leaves, largest, same_bits
+from anh_jax.experiment_optimizers import AdamW, Lion, Momentum, Sgd
 from anh_jax.program.tree import Path, path_text
 from anh_jax.training.optimizer import (
     CLIP_NORM,
@@ -30,6 +24,7 @@ from anh_jax.training.optimizer import (
 )
 
 Leaves = Mapping[Path, Array]
+Elementwise = Sgd | Momentum | AdamW | Lion
 
 # A sum of two terms this close to zero, in roundoffs of the terms, may have either sign.
 _SIGN_ROUNDOFFS = 4
@@ -53,79 +48,81 @@ class UpdateInputs:
 class UpdateStage:
     """The two stages of one optimizer's update, for one numerics class."""
 
-    def __init__(self, config: OptimizerConfig, *, unit_roundoff: float) -> None:
+    def __init__(self, config: Elementwise, *, unit_roundoff: float) -> None:
         self._config = config
         self._unit_roundoff = unit_roundoff
 
-    def check(self, inputs: UpdateInputs, after: Any, reference: Any) -> Statistic:
-        """Return check B of the committed state `after`.
+    def unfit(self, inputs: UpdateInputs, reference: Any) -> Statistic:
+        """Return how far the stored program itself is from this class's second stage.
 
-        `reference` is what the stored update program gives here from the same inputs. Where the
-        second stage is not that program's, the statistic is infinite: nothing can be accepted.
+        `reference` is what the stored update program gives from the same inputs. Where this does
+        not accept, the program is of another rule and nothing can be accepted by it.
         """
         if not inputs.finite:
-            return self._check_unchanged(inputs, after)
+            return Statistic(0.0, "nothing moves")
         own = self._parameters(inputs, reference["optimizer"], reference["parameters"])
-        if not own.accepted:
-            return Statistic(float("inf"), f"{own.where}: the update program is of another rule")
-        return largest(
-            (
-                self._slots(inputs, after["optimizer"], reference["optimizer"]),
-                self._parameters(inputs, after["optimizer"], after["parameters"]),
-            )
-        )
+        return largest(residual.worst for residual in own)
 
-    def _check_unchanged(self, inputs: UpdateInputs, after: Any) -> Statistic:
-        """Check that a step which is not finite has left everything as it was."""
-        for part in ("parameters", "optimizer"):
-            old, new = host_leaves(inputs.before[part]), host_leaves(after[part])
-            for path, value in old.items():
-                if not same_bits(value, new[path]):
-                    where = f"{part}/{path_text(path)}: moved in a step that is not finite"
-                    return Statistic(float("inf"), where)
-        return Statistic(0.0, "nothing moved")
+    def residuals(self, inputs: UpdateInputs, after: Any, reference: Any) -> Iterator[Residual]:
+        """Yield what lies between the committed state `after` and the recomputed one, by tensor.
 
-    def _slots(self, inputs: UpdateInputs, committed: Any, expected: Any) -> Statistic:
+        After a step that is not finite everything must be as it was.
+        """
+        if not inputs.finite:
+            yield from _unmoved(inputs, after)
+            return
+        yield from self._slots(inputs, after["optimizer"], reference["optimizer"])
+        yield from self._parameters(inputs, after["optimizer"], after["parameters"])
+
+    def _slots(self, inputs: UpdateInputs, committed: Any, expected: Any) -> Iterator[Residual]:
         before, ours, theirs = map(host_leaves, (inputs.before["optimizer"], expected, committed))
-        return largest(
-            Statistic(
-                element_ratio(
-                    theirs[path], [ours[path]], before[path], unit_roundoff=self._unit_roundoff
-                ),
+        scale = _scale(inputs)
+        for path, value in ours.items():
+            # A velocity is a plain sum that may cancel, and then its change is no measure of it.
+            terms = None
+            if isinstance(self._config, Momentum):
+                gradient = host_leaves(inputs.gradient)[path[1:]]
+                kept = np.float32(self._config.decay) * before[path]
+                terms = np.abs(kept) + np.abs(gradient * scale)
+            yield nearest_residual(
                 f"optimizer/{path_text(path)}",
+                theirs[path],
+                [Candidate(value, before[path], terms)],
+                unit_roundoff=self._unit_roundoff,
             )
-            for path in ours
-        )
 
-    def _parameters(self, inputs: UpdateInputs, slots: Any, committed: Any) -> Statistic:
-        before = host_leaves(inputs.before["parameters"])
-        theirs = host_leaves(committed)
-        moved = self._moved(inputs, host_leaves(slots))
-        return largest(
-            Statistic(
-                element_ratio(theirs[path], moved[path], value, unit_roundoff=self._unit_roundoff),
+    def _parameters(self, inputs: UpdateInputs, slots: Any, committed: Any) -> Iterator[Residual]:
+        theirs, news = host_leaves(committed), host_leaves(slots)
+        old = host_leaves(inputs.before["optimizer"])
+        gradients = host_leaves(inputs.gradient)
+        for path, value in host_leaves(inputs.before["parameters"]).items():
+            moved = self._moved(path, value, gradients[path], old, news, inputs)
+            yield nearest_residual(
                 f"parameters/{path_text(path)}",
+                theirs[path],
+                [Candidate(new, value) for new in moved],
+                unit_roundoff=self._unit_roundoff,
             )
-            for path, value in before.items()
-        )
 
-    def _moved(self, inputs: UpdateInputs, slots: Leaves) -> dict[Path, list[Array]]:
-        """Return the values that each parameter may take, from the slots after the step."""
+    def _moved(
+        self,
+        path: Path,
+        value: Array,
+        gradient: Array,
+        old: Leaves,
+        new: Leaves,
+        inputs: UpdateInputs,
+    ) -> list[Array]:
+        """Return the values that a parameter may take, from the slots after the step."""
         rate = np.float32(inputs.constants[LEARNING_RATE])
         decay = np.float32(self._config.weight_decay)
-        before = host_leaves(inputs.before["parameters"])
-        old = host_leaves(inputs.before["optimizer"])
-        scale = _scale(inputs)
-        moved: dict[Path, list[Array]] = {}
         with np.errstate(all="ignore"):
-            for path, gradient in host_leaves(inputs.gradient).items():
-                value = before[path]
-                pull = decay * value if decay else np.zeros_like(value)
-                moved[path] = [
-                    value + -rate * (direction + pull)
-                    for direction in self._directions(path, gradient * scale, old, slots, inputs)
-                ]
-        return moved
+            pull = decay * value if decay else np.zeros_like(value)
+            mean = gradient * _scale(inputs)
+            return [
+                value + -rate * (direction + pull)
+                for direction in self._directions(path, mean, old, new, inputs)
+            ]
 
     def _directions(
         self, path: Path, mean: Array, old: Leaves, new: Leaves, inputs: UpdateInputs
@@ -152,6 +149,18 @@ class UpdateStage:
         open_ = np.abs(kept + fresh) <= slack
         every = [np.where(open_, np.float32(choice), sign) for choice in (-1, 0, 1)]
         return [sign, *every]
+
+
+def _unmoved(inputs: UpdateInputs, after: Any) -> Iterator[Residual]:
+    for part in ("optimizer", "parameters"):
+        old, new = host_leaves(inputs.before[part]), host_leaves(after[part])
+        for path, value in old.items():
+            name = f"{part}/{path_text(path)}"
+            if same_bits(value, new[path]):
+                yield Residual(name, np.zeros_like(value), np.zeros_like(value))
+            else:
+                moved = np.full_like(value, np.inf)
+                yield Residual(f"{name}: moved in a step that is not finite", moved, moved)
 
 
 def _scale(inputs: UpdateInputs) -> np.float32:

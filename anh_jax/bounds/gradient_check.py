@@ -1,0 +1,139 @@
+"""Check A of everything that `gradient` and `scalars` gave at a step: tensors, sums and numbers."""
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from anh_jax.bounds.acceptance import (
+    TensorFinding,
+    Terms,
+    check_tensor,
+    only_on_one_side,
+)
+from anh_jax.bounds.spread import Spread, TensorSpread
+from anh_jax.bounds.statistic import Array, Statistic, host_leaves, largest
+from anh_jax.program.tree import Path, path_text
+from attest.numerics_class import ClassRules
+
+# The spread of a number that is computed here from what is committed: its floor alone.
+_STILL = TensorSpread(0.0, (np.zeros(()),), np.zeros((), np.bool_))
+
+
+@dataclass(frozen=True)
+class RowNumbers:
+    """The numbers that a row states of a step; `declared` is its bound, None where it has none."""
+
+    loss: float
+    weight: float
+    global_norm: float
+    finite: bool
+    declared: float | None = None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What check A and exact zeros found: the worst of each, and what could not be judged.
+
+    `spread` is the largest that counted against the cap, over the reference's norm.
+    """
+
+    a: Statistic
+    a_row: Statistic
+    zeros: Statistic
+    spread: Statistic
+    capped: tuple[Path, ...]
+
+
+class GradientCheck:
+    """Judges outputs by a contract's rules.
+
+    `null_gradients` are path texts of parameters whose gradient is mathematically zero: what is
+    committed there is rounding alone, so neither the cap nor a declared bound applies.
+    """
+
+    def __init__(self, rules: ClassRules, null_gradients: Collection[str]) -> None:
+        self._rules = rules
+        self._null = frozenset(null_gradients)
+
+    def check(
+        self,
+        committed: Any,
+        reference: Any,
+        *,
+        numbers: RowNumbers,
+        scalars: Any,
+        spread: Spread | None,
+        structural: Mapping[Path, Array],
+    ) -> Findings:
+        """Judge the committed `gradient` and `statistics` and a row's numbers.
+
+        `reference` is what `gradient` gives here, `scalars` what the scalars program gives of the
+        committed outputs: the norm is judged as a function of the gradient that is committed.
+        """
+        pairs = list(self._pairs(committed, reference, numbers, scalars))
+        known: dict[Path, TensorSpread] = {} if spread is None else dict(spread.tensors)
+        known["globalNorm",] = _STILL
+        found = {
+            path: check_tensor(
+                _name(path),
+                theirs,
+                ours,
+                terms=self._terms(path, numbers.declared),
+                spread=known.get(path),
+                structural=structural.get(path),
+            )
+            for path, theirs, ours in pairs
+        }
+        finite = Statistic(0.0, "finite flag")
+        if bool(np.asarray(scalars["finite"])) != numbers.finite:
+            finite = Statistic(math.inf, "finite flag")
+        sides = [
+            only_on_one_side(host_leaves(committed[part]), host_leaves(reference[part]))
+            for part in ("gradient", "statistics")
+        ]
+        return _summed(found, [finite, *sides])
+
+    def _pairs(
+        self, committed: Any, reference: Any, numbers: RowNumbers, scalars: Any
+    ) -> Iterator[tuple[Path, Array, Array]]:
+        for part in ("gradient", "statistics"):
+            theirs = host_leaves(committed[part])
+            for path, ours in host_leaves(reference[part]).items():
+                if path in theirs:
+                    yield (part, *path), theirs[path], ours
+        single = (
+            ("loss", numbers.loss, reference["loss"]),
+            ("weight", numbers.weight, reference["weight"]),
+            ("globalNorm", numbers.global_norm, scalars["globalNorm"]),
+        )
+        for name, value, ours in single:
+            yield (name,), np.asarray(value, np.asarray(ours).dtype), np.asarray(ours)
+
+    def _terms(self, path: Path, declared: float | None) -> Terms:
+        rules, unit = self._rules, self._rules.unit_roundoff
+        c, row, zeros = rules.c, rules.c_row, rules.local_zeros
+        if path[0] != "gradient":
+            # A cap guards what moves the state; the loss and the norm are told, not used.
+            cap = rules.cap if path[0] == "statistics" else math.inf
+            return Terms(c, row, rules.phi_sum * unit, cap, zeros)
+        if path_text(path[1:]) in self._null:
+            return Terms(c, row, rules.phi * unit, math.inf, zeros)
+        return Terms(c, row, rules.phi * unit, rules.cap, zeros, declared)
+
+
+def _name(path: Path) -> str:
+    return path_text(path[1:] if path[0] == "gradient" else path)
+
+
+def _summed(found: Mapping[Path, TensorFinding], others: list[Statistic]) -> Findings:
+    moving = sorted(path for path in found if path[0] in ("gradient", "statistics"))
+    return Findings(
+        a=largest([*(f.a for f in found.values()), *others]),
+        a_row=largest(f.a_row for f in found.values()),
+        zeros=largest(f.zeros for f in found.values()),
+        spread=largest(Statistic(found[path].spread, _name(path)) for path in moving),
+        capped=tuple(path for path, finding in found.items() if finding.capped),
+    )

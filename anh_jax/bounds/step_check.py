@@ -1,0 +1,277 @@
+"""All checks of one step from its committed parts (docs/numerics.md, "Bounded").
+
+What is judged was opened before: the state before the step, what `gradient` gave and the state
+after it, each under its committed digest. Nothing here reads a record or a file, so a step of any
+origin can be judged: an audit's, an attacker's, a benchmark's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anh_jax.bounds.effect import beyond_rounding, check_effect, effect_limit
+from anh_jax.bounds.gradient_check import Findings, GradientCheck, RowNumbers
+from anh_jax.bounds.spread import Spread
+from anh_jax.bounds.statistic import Array, Statistic, host_leaves
+from anh_jax.bounds.update_judge import JudgedUpdate, UpdateFindings, update_judge
+from anh_jax.bounds.update_stage import UpdateInputs
+from anh_jax.bounds.walk import PairwiseCosine
+from anh_jax.errors import ProgramError
+from anh_jax.program.tree import Path
+from anh_jax.training.executor import Tree
+from anh_jax.training.optimizer import LEARNING_RATE
+from anh_jax.training.state import State, gradient_part, moving_part
+from anh_jax.workbench import Workbench
+
+Outcome = Literal["pass", "refuted", "unattestable"]
+
+
+@dataclass(frozen=True)
+class CommittedStep:
+    """A step as committed: the state before it, its outputs, the state after it, its numbers.
+
+    `outputs` holds `gradient` and `statistics`.
+    """
+
+    step: int
+    before: State
+    outputs: Tree
+    after: State
+    numbers: RowNumbers
+
+
+@dataclass(frozen=True)
+class StepStatistics:
+    """What the checks of a step found; each statistic is a distance over its tolerance.
+
+    Attributes:
+        a, a_row: check A, per tensor and per block.
+        zeros: exact zeros: 0 or infinity.
+        a2: the effect on the parameters; None where the class or the optimizer has no such check.
+        b: the update, element by element.
+        walk: the average share of check B's tolerance; None where no tensor is large enough.
+        spread: the largest spread over its tensor's norm.
+        capped: what could not be judged because rounding is too large: paths of outputs.
+        outcome: of these checks together.
+        words: why, in one line.
+        reference: the outputs of `gradient` as computed here.
+    """
+
+    a: Statistic
+    a_row: Statistic
+    zeros: Statistic
+    a2: Statistic | None
+    b: Statistic
+    walk: Statistic | None
+    spread: Statistic
+    capped: tuple[Path, ...]
+    outcome: Outcome
+    words: str
+    reference: Tree
+
+
+class SpreadSource(Protocol):
+    """Estimates how far rounding moves the outputs of `gradient` (`bounds/spread.py`)."""
+
+    def estimate(self, state_part: Tree, pieces: Any, key: Any, *, seed: int) -> Spread:
+        """Return the spread at a state and a batch."""
+        ...
+
+    def structural_zeros(
+        self, state_part: Tree, pieces: Any, key: Any, *, seed: int
+    ) -> Mapping[Path, Array]:
+        """Return which elements of each output stay exactly zero at other parameters too."""
+        ...
+
+
+class StepCheck:
+    """Judges steps of one contract on the mesh of a workbench.
+
+    `spreads` are estimated for its gradient program, by its rules. Where that program has an
+    operator that rounding cannot be followed through, only equal bits pass check A.
+    """
+
+    def __init__(self, bench: Workbench, spreads: SpreadSource) -> None:
+        contract = bench.materials.contract
+        self._bench = bench
+        self._spreads = spreads
+        self._updates = update_judge(bench.materials)
+        self._rules = contract.numerics.rules
+        self._null = contract.numerics.null_gradients
+        self._optimizer = contract.optimizer
+        self._gradient = GradientCheck(self._rules, self._null)
+
+    def check(
+        self, committed: CommittedStep, *, seed: int, walk: PairwiseCosine | None = None
+    ) -> StepStatistics:
+        """Judge a step; `seed` (64 bits) was drawn after it was committed.
+
+        The residuals of its parameters are added to `walk`, which looks at steps together.
+        """
+        before = _placed(self._bench, committed.before)
+        pieces = self._bench.batch(committed.step).pieces
+        reference = self._bench.executor.gradient(before, pieces)
+        findings = self._outputs(committed, before, pieces, reference, seed)
+        a2 = self._effect(committed, before, reference, findings)
+        inputs = self._inputs(committed)
+        after = self._updated(committed, _copy(moving_part(before)), _gradient(committed.outputs))
+        judged = JudgedUpdate(inputs, committed.after, after)
+        update = self._updates.judge(judged, seed=seed, walk=walk)
+        return _concluded(findings, a2, update, reference, excess=self._rules.a2_excess)
+
+    def _outputs(
+        self, committed: CommittedStep, before: State, pieces: Any, reference: Tree, seed: int
+    ) -> Findings:
+        spread = self._spread(before, pieces, seed)
+        like = np.asarray(reference["loss"]).dtype.type
+        numbers = committed.numbers
+        told = {
+            "gradient": jax.tree.map(np.asarray, committed.outputs["gradient"]),
+            "statistics": jax.tree.map(np.asarray, committed.outputs["statistics"]),
+            "loss": like(numbers.loss),
+            "weight": np.float32(numbers.weight),
+        }
+        return self._gradient.check(
+            told,
+            reference,
+            numbers=numbers,
+            scalars=self._bench.executor.scalars(told),
+            spread=spread,
+            structural=self._structural(before, pieces, seed),
+        )
+
+    def _spread(self, before: State, pieces: Any, seed: int) -> Spread | None:
+        seen, key = gradient_part(before), before["key"]
+        try:
+            return self._spreads.estimate(seen, pieces, key, seed=seed)
+        except ProgramError:
+            return None
+
+    def _structural(self, before: State, pieces: Any, seed: int) -> Mapping[Path, Array]:
+        """Return the structural zeros, where not every zero that stands still counts as one."""
+        if self._rules.local_zeros == "refuted":
+            return {}
+        seen, key = gradient_part(before), before["key"]
+        try:
+            return self._spreads.structural_zeros(seen, pieces, key, seed=seed)
+        except ProgramError:
+            return {}
+
+    def _effect(
+        self, committed: CommittedStep, before: State, reference: Tree, findings: Findings
+    ) -> Statistic | None:
+        limit = effect_limit(self._rules, optimizer=self._optimizer.name, step=committed.step)
+        theirs, ours = _gradient(committed.outputs), _gradient(reference)
+        if limit is None or host_leaves(theirs).keys() != host_leaves(ours).keys():
+            return None
+        start = moving_part(before)
+        differences: dict[Path, Array] = {}
+        if self._optimizer.kind == "elementwise":
+            # From parameters of zero an update is seen as it is, not through their last place.
+            start = {**start, "parameters": jax.tree.map(jnp.zeros_like, start["parameters"])}
+        first = host_leaves(self._updated(committed, _copy(start), theirs)["parameters"])
+        second = host_leaves(self._updated(committed, _copy(start), ours)["parameters"])
+        for path, value in second.items():
+            if self._optimizer.kind == "elementwise":
+                differences[path] = first[path].astype(np.float64) - value.astype(np.float64)
+            else:
+                differences[path] = beyond_rounding(first[path], value)
+        capped = {path[1:] for path in findings.capped if path[0] == "gradient"}
+        return check_effect(
+            differences,
+            limit=limit * self._constants(committed.step)[LEARNING_RATE],
+            passed_over=capped | {tuple(name.split("/")) for name in self._null},
+        )
+
+    def _updated(self, committed: CommittedStep, start: State, gradient: Tree) -> State:
+        """Return what the stored program makes of a state whose buffers it may take."""
+        numbers = committed.numbers
+        scalars = {
+            "globalNorm": np.float32(numbers.global_norm),
+            "finite": np.uint32(numbers.finite),
+            "weight": np.float32(numbers.weight),
+        }
+        outputs = {"gradient": gradient}
+        return self._bench.executor.update(start, outputs, scalars, committed.step)
+
+    def _inputs(self, committed: CommittedStep) -> UpdateInputs:
+        numbers = committed.numbers
+        return UpdateInputs(
+            before=committed.before,
+            gradient=committed.outputs["gradient"],
+            weight=numbers.weight,
+            global_norm=numbers.global_norm,
+            finite=numbers.finite,
+            constants=self._constants(committed.step),
+        )
+
+    def _constants(self, step: int) -> dict[str, float]:
+        table = self._bench.materials.constants
+        return dict(zip(table.names, table.values[step - 1].tolist(), strict=True))
+
+
+def _concluded(
+    findings: Findings,
+    a2: Statistic | None,
+    update: UpdateFindings,
+    reference: Tree,
+    *,
+    excess: Literal["refuted", "unattestable"],
+) -> StepStatistics:
+    """Refute by any check that does not accept; what could not be judged is never passed."""
+    named = {
+        "A": findings.a,
+        "A per block": findings.a_row,
+        "zeros": findings.zeros,
+        "A2": a2,
+        "B": update.b,
+        "walk": update.walk,
+    }
+    outside = {n: s for n, s in named.items() if s is not None and not s.accepted}
+    weak = {"A2"} if excess == "unattestable" else set[str]()
+    capped = findings.capped + update.capped
+    outcome: Outcome = "pass"
+    if outside.keys() - weak:
+        outcome = "refuted"
+    elif outside or capped:
+        outcome = "unattestable"
+    told = [f"{name} = {s.value:.3g} at {s.where}" for name, s in outside.items()]
+    words = f"outside the bounds: {', '.join(told)}" if told else ""
+    if capped:
+        names = ", ".join("/".join(path) for path in capped[:3])
+        more = f" and {len(capped) - 3} more" if len(capped) > 3 else ""  # noqa: PLR2004
+        loose = f"rounding is above the cap in {names}{more}"
+        words = f"{words}; {loose}" if words else loose
+    if not words:
+        given = [f"{name} {s.value:.2g}" for name, s in named.items() if s is not None]
+        words = f"within bounds: {', '.join(given)}"
+    return StepStatistics(
+        a=findings.a,
+        a_row=findings.a_row,
+        zeros=findings.zeros,
+        a2=a2,
+        b=update.b,
+        walk=update.walk,
+        spread=findings.spread,
+        capped=capped,
+        outcome=outcome,
+        words=words,
+        reference=reference,
+    )
+
+
+def _gradient(outputs: Tree) -> Tree:
+    # What is committed may lie on another mesh; the programs here lay it out anew.
+    return jax.tree.map(np.asarray, outputs["gradient"])
+
+
+def _copy(tree: Tree) -> Tree:
+    return jax.tree.map(jnp.copy, tree)
+
+
+def _placed(bench: Workbench, tree: Tree) -> State:
+    return jax.device_put(tree, jax.tree.map(lambda leaf: leaf.sharding, bench.abstract_state()))
