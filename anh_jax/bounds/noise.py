@@ -1,0 +1,45 @@
+"""Monte Carlo arithmetic: every operator's result moves by about its own rounding, at random.
+
+The spread of a program's outputs over several seeds estimates how far honest executors may lie
+apart (Parker, "Monte Carlo arithmetic", 1997). It is an estimate and no proven bound. Unlike
+derivatives it sees through any operator, and masks, maxima and top-k flip as they would elsewhere.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from anh_jax.bounds.counter_hash import Stream
+from anh_jax.bounds.perturbation import perturbed
+from anh_jax.bounds.rounding_kinds import Rounds, is_exact, rounds
+from anh_jax.bounds.roundoff_hook import RoundoffHook, Values
+from anh_jax.program.interpret import Visit
+from attest.numerics_class import ClassRules
+
+ON, OFF = 0xFFFFFFFF, 0
+
+
+class MonteCarlo(RoundoffHook):
+    """Perturbs values. `seed` is two uint32 words, `amplitude` a uint32 scalar: ON or OFF.
+
+    OFF gives unperturbed values from the same compiled program.
+    """
+
+    def __init__(self, rules: ClassRules, seed: Any, amplitude: Any) -> None:
+        super().__init__(rules, seed)
+        self._amplitude = amplitude
+
+    def moved(self, value: jax.Array, deviation: float, source: Stream) -> jax.Array:
+        """Return the value, perturbed."""
+        return perturbed(value, deviation, self._amplitude, source)
+
+    def result(
+        self, visit: Visit, inputs: Values, value: jax.Array, deviation: float, source: Stream
+    ) -> jax.Array:
+        """Return the result perturbed, except where the operator rounded nothing."""
+        moved = self.moved(value, deviation, source)
+        if rounds(visit.operation) is not Rounds.RESULT:
+            return moved
+        exact = is_exact(visit.operation, inputs, value)
+        return moved if exact is False else jnp.where(exact, value, moved)
