@@ -18,9 +18,10 @@ from jax.sharding import Mesh, NamedSharding
 
 from anh_jax.errors import ProgramError
 from anh_jax.program import module_checks, stablehlo
+from anh_jax.program.arguments import ProgramTrees
 from anh_jax.program.signature import AXES, BATCH, Leaf, ProgramSignature, StoredProgram
-from anh_jax.program.tensors import KEY_DTYPE, abstract, dtype_of, shape_text, sharding_of
-from anh_jax.program.tree import Path, Tree, empty_nodes, from_leaves, leaves_of, path_text
+from anh_jax.program.tensors import KEY_DTYPE, abstract, sharding_of
+from anh_jax.program.tree import Tree
 
 
 class LoadedProgram:
@@ -34,14 +35,7 @@ class LoadedProgram:
     def __init__(self, stored: StoredProgram, mesh: Mesh, donate: Sequence[int] = ()) -> None:
         self.signature = stored.signature
         self.mesh = mesh
-        places = {leaf.path: place for place, leaf in enumerate(stored.signature.outputs)}
-        self._order, self._result = jax.tree.flatten(
-            from_leaves(places, stored.signature.empty_outputs)
-        )
-        trees = tuple(stored.signature.inputs_of(name) for name in stored.signature.arguments)
-        self._structure = jax.tree.structure(trees)
-        self._dtypes = tuple(dtype_of(leaf.dtype) for leaf in stored.signature.inputs)
-        self._accepted: list[Any] = []
+        self._trees = ProgramTrees(stored.signature)
         for leaf in (*self.signature.inputs, *self.signature.outputs):
             _check_divisible(self.signature, leaf, mesh)
         self._jitted = jax.jit(
@@ -57,7 +51,7 @@ class LoadedProgram:
         Raises:
             ProgramError: an argument's tree, shape or dtype is not the signature's.
         """
-        return self._tree(self._jitted(*self.flatten(*arguments)))
+        return self._trees.result(self._jitted(*self.flatten(*arguments)))
 
     def lower(self, *arguments: Tree) -> jax.stages.Lowered:
         """Lower for these arguments (arrays or abstract values); `.compile()` gives the rest."""
@@ -69,29 +63,7 @@ class LoadedProgram:
         Raises:
             ProgramError: names the leaf that is missing, unknown, or of another shape or dtype.
         """
-        try:
-            leaves, structure = jax.tree.flatten(arguments)
-            fits = structure == self._structure
-        except ValueError:  # keys of several types have no order
-            leaves, fits = [], False
-        if not fits:
-            # Other mappings than dict are welcome; whatever else differs is named here.
-            leaves = _named_leaves(self.signature, arguments)
-        self._check(leaves)
-        return leaves
-
-    def _check(self, leaves: Sequence[Any]) -> None:
-        # Every step brings the shapes and dtypes of the step before, which were checked.
-        try:
-            given = [(value.shape, value.dtype) for value in leaves]
-        except AttributeError:  # no array; the check says which
-            given = []
-        if given != self._accepted or not given:
-            _check_values(self.signature, self._dtypes, leaves)
-            self._accepted = given
-
-    def _tree(self, leaves: Sequence[Any]) -> Tree:
-        return jax.tree.unflatten(self._result, [leaves[place] for place in self._order])
+        return self._trees.flatten(*arguments)
 
 
 def load_program(stored: StoredProgram, mesh: Mesh, *, donate: Sequence[int] = ()) -> LoadedProgram:
@@ -195,51 +167,4 @@ def _check_divisible(signature: ProgramSignature, leaf: Leaf, mesh: Mesh) -> Non
             raise ProgramError(
                 f"program {signature.name}: {leaf.text} has a dimension of {size}, which does not"
                 f" split over mesh {'*'.join(axes)} = {parts}; choose sizes that divide"
-            )
-
-
-def _named_leaves(signature: ProgramSignature, arguments: Sequence[Tree]) -> list[Any]:
-    if len(arguments) != len(signature.arguments):
-        names = ", ".join(signature.arguments)
-        raise ProgramError(
-            f"program {signature.name}: {len(arguments)} arguments, expected ({names})"
-        )
-    found: dict[Path, Any] = {}
-    empty: list[Path] = []
-    for name, tree in zip(signature.arguments, arguments, strict=True):
-        found.update(leaves_of(tree, (name,)))
-        empty.extend(empty_nodes(tree, (name,)))
-    given = {*found, *empty}
-    wanted = {*(leaf.path for leaf in signature.inputs), *signature.empty_inputs}
-    if missing := sorted(wanted - given):
-        raise ProgramError(
-            f"program {signature.name}: no {path_text(missing[0])} among the arguments"
-        )
-    if unknown := sorted(given - wanted):
-        raise ProgramError(
-            f"program {signature.name}: unknown {path_text(unknown[0])} among the arguments"
-        )
-    return list(found.values())
-
-
-def _check_values(
-    signature: ProgramSignature, dtypes: Sequence[Any], values: Sequence[Any]
-) -> None:
-    batch: Any = BATCH
-    for leaf, dtype, value in zip(signature.inputs, dtypes, values, strict=True):
-        shape = getattr(value, "shape", None)
-        if shape is None or not hasattr(value, "dtype"):
-            raise ProgramError(
-                f"program {signature.name}: {leaf.text} is a {type(value).__name__},"
-                " expected an array"
-            )
-        if batch == BATCH and BATCH in leaf.shape and len(shape) == len(leaf.shape):
-            batch = shape[leaf.shape.index(BATCH)]
-        if shape == leaf.shape and value.dtype == dtype:
-            continue
-        expected = tuple(batch if size == BATCH else size for size in leaf.shape)
-        if tuple(shape) != expected or value.dtype != dtype:
-            raise ProgramError(
-                f"program {signature.name}: {leaf.text} is {shape_text(shape, str(value.dtype))},"
-                f" expected {shape_text(expected, leaf.dtype)}"
             )

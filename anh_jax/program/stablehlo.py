@@ -49,7 +49,7 @@ def parse(artifact: bytes, *, where: str) -> Any:
     try:
         return hlo.deserialize_portable_artifact(current, artifact)
     except Exception as error:
-        raise ProgramError(f"{where}: this jaxlib cannot read it: {_short(error)}") from None
+        raise ProgramError(f"{where}: this jaxlib cannot read it: {short(error)}") from None
 
 
 def artifact_version(artifact: bytes, *, where: str) -> str:
@@ -86,7 +86,7 @@ def oldest_version(module: Any, *, where: str) -> str:
             error = failure
         else:
             return version
-    raise ProgramError(f"{where}: cannot be written as portable StableHLO: {_short(error)}")
+    raise ProgramError(f"{where}: cannot be written as portable StableHLO: {short(error)}")
 
 
 def strip_locations(module: Any) -> None:
@@ -172,6 +172,11 @@ def public_functions(module: Any) -> list[str]:
     return names
 
 
+def short(error: Exception | None) -> str:
+    """Return what an error of the bindings says, cut: they quote the whole module."""
+    return " ".join(str(error).split())[:200]
+
+
 def _nested(operation: Any) -> Iterator[Any]:
     for region in operation.regions:
         for block in region.blocks:
@@ -193,8 +198,3 @@ def _drop_result_names(function: Any) -> None:
 
 def _text(attribute: Any) -> str:
     return ir.StringAttr(attribute).value
-
-
-def _short(error: Exception | None) -> str:
-    # Bindings quote the whole module in their messages.
-    return " ".join(str(error).split())[:200]
