@@ -82,7 +82,7 @@ def _equation(equation: JaxprEqn, inputs: list[Varied], rules: ClassRules) -> li
 
 
 def _rounds_anything(equation: JaxprEqn) -> bool:
-    return any(jnp.issubdtype(x.aval.dtype, jnp.floating) for x in equation.outvars)
+    return any(is_float(x.aval) for x in equation.outvars)
 
 
 def _stored(found: Varied) -> Varied:
