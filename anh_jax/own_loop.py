@@ -52,7 +52,14 @@ from attest.step_file import StepFile
 class OwnRun:
     """One attested run of a loop of your own, in one process; made by `open_run`."""
 
-    def __init__(self, run: RunDirectory, bench: Workbench, retained: RetainedSteps) -> None:
+    def __init__(
+        self,
+        run: RunDirectory,
+        bench: Workbench,
+        retained: RetainedSteps,
+        *,
+        bound: float | None = None,
+    ) -> None:
         self._run = run
         self._bench = bench
         self._contract = bench.materials.contract
@@ -60,7 +67,7 @@ class OwnRun:
         self._taken = 0
         self._clock = time.perf_counter()
         self._retained = retained
-        self._attestation = _begin(run, bench, self._state, retained)
+        self._attestation = _begin(run, bench, self._state, retained, bound)
         kept = bench.materials.experiment.checkpoints
         self._checkpoints = TrainingCheckpoints(run.checkpoints, keep=kept.keep)
         self._checkpointing = Checkpointing(
@@ -180,22 +187,35 @@ class OwnRun:
 
 
 def open_run(
-    contract: PreparedContract, directory: str | Path, *, retain_bytes: int | None = None
+    contract: PreparedContract,
+    directory: str | Path,
+    *,
+    retain_bytes: int | None = None,
+    bench: Workbench | None = None,
+    bound: float | None = None,
 ) -> OwnRun:
     """Begin an attested run of your own loop in a new directory.
 
+    `bench` is the contract's workbench where one is loaded already; several runs may share it.
+    `bound` is the relative bound to declare with every step, which can only tighten the contract's
+    tolerance; None declares the contract's cap.
     `retain_bytes` bounds what is kept for auditors, bytes; the oldest steps go first, genesis says
     so, and a step that is not kept any more counts as withheld. None keeps every step. Raises
     AnhError where the directory holds something already.
     """
     run = RunDirectory.create(Path(directory))
     contract.write(run)
-    bench = Workbench(materials_of(contract), MeshSizes(), microbatch=None)
-    return OwnRun(run, bench, RetainedSteps(run.retained, limit=retain_bytes))
+    bench = bench or Workbench(materials_of(contract), MeshSizes(), microbatch=None)
+    retained = RetainedSteps(run.retained, limit=retain_bytes)
+    return OwnRun(run, bench, retained, bound=bound)
 
 
 def _begin(
-    run: RunDirectory, bench: Workbench, state: Mapping[str, Any], retained: RetainedSteps
+    run: RunDirectory,
+    bench: Workbench,
+    state: Mapping[str, Any],
+    retained: RetainedSteps,
+    bound: float | None,
 ) -> Attestation:
     experiment, contract = bench.materials.experiment, bench.materials.contract
     alg = experiment.attest.alg
@@ -232,7 +252,7 @@ def _begin(
         key=key,
         file=StepFile(run.step_file(attempt=grant.number, rank=0)),
         previous=identity,
-        bound=parse_hex_float(contract.numerics.cap),
+        bound=parse_hex_float(contract.numerics.cap) if bound is None else bound,
         segments=open_segments(run, grant, run_id=identity, rank=0, last_step=contract.steps),
     )
     digests = choose_digester(experiment.attest.digester, bench.mesh, alg=alg)
