@@ -1,5 +1,6 @@
 """What `anh audit` prints: a verdict first, then the numbers it rests on."""
 
+from pathlib import Path
 from typing import Any
 
 from anh_jax.audit.results import Check, StepResult, count
@@ -17,7 +18,12 @@ _STATISTICS = {"A": "a", "A row": "a_row", "zeros": "zeros", "A2": "a2", "B": "b
 
 
 def exit_code(audited: Audited) -> ExitCode:
-    """Return 1 where something was refuted or withheld, 2 where it could not be judged here."""
+    """Return 1 where something was refuted or withheld, 2 where it could not be judged here.
+
+    3 where the run key signed a state otherwise than its row.
+    """
+    if audited.evidence.equivocation is not None:
+        return ExitCode.EQUIVOCATION
     outcomes = {result.outcome for result in audited.findings.results}
     checks = _checks(audited)
     verdicts = {check.verdict for check in checks.values()}
@@ -87,6 +93,7 @@ def document(audited: Audited) -> dict[str, Any]:
         "seconds": round(findings.seconds, 3),
         "secondsPerStep": round(seconds_per_step(audited), 4),
         "notes": list(findings.notes),
+        "evidence": [str(path) for path in _evidence(audited)],
     }
 
 
@@ -111,12 +118,18 @@ def lines(audited: Audited) -> list[str]:
     ]  # fmt: skip
     pairs += [("tolerances", audited.loose)] if audited.loose else []
     pairs += [("client says", audited.client)] if audited.client else []
+    pairs += [("evidence", str(path)) for path in _evidence(audited)]
     pairs += [("note", note) for note in audited.findings.notes]
     found += [printable(line) for line in table(pairs)]
     bad = [r for r in audited.findings.results if r.outcome != "pass"]
     found += [printable(_line(result)) for result in bad[:_SHOWN]]
     found += [f"  ... and {len(bad) - _SHOWN:,} more"] if len(bad) > _SHOWN else []
     return found
+
+
+def _evidence(audited: Audited) -> list[Path]:
+    both = (audited.evidence.equivocation, audited.evidence.withheld)
+    return [path for path in both if path is not None]
 
 
 def seconds_per_step(audited: Audited) -> float:

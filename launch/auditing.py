@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,19 +39,25 @@ from launch.errors import CommandError
 from launch.logged_run import read_announced, read_closed_run
 from launch.output import progress
 from launch.prover import write_proof
+from launch.state_sources import open_source
 from launch.verification import verify_proof
 from launch.virtual_devices import give_devices
+from launch.withheld_states import Evidence, write_evidence
 
 DEFAULT_SAMPLES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to audit: so many sampled steps, or chosen ones; bits alone, or on a mesh besides."""
+    """What to audit: so many sampled steps, or chosen ones; bits alone, or on a mesh besides.
+
+    `states` names where states are asked for, a folder or a URL; None takes what lies in D.
+    """
 
     samples: int | None = None
     steps: tuple[int, ...] = ()
     mesh: MeshSizes | None = None
+    states: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,7 @@ class Audited:
     client: str
     artifact: str
     loose: str
+    evidence: Evidence
 
 
 def audit(directory: Path, asked: Asked, wanted: Wanted) -> Audited:
@@ -108,7 +116,7 @@ def audit(directory: Path, asked: Asked, wanted: Wanted) -> Audited:
             )
         return _carry_out(
             _Order(run, log, transcript, who, sample, operators_of(sample.sources, announced)),
-            wanted.mesh,
+            wanted,
             policy,
         )
 
@@ -123,15 +131,20 @@ class _Order:
     sources: tuple[str, ...]
 
 
-def _carry_out(order: _Order, mesh: MeshSizes | None, policy: Policy | None) -> Audited:
-    run, transcript, who = order.run, order.transcript, order.who
+def _carry_out(order: _Order, wanted: Wanted, policy: Policy | None) -> Audited:
+    run, transcript, who, mesh = order.run, order.transcript, order.who, wanted.mesh
     attempts = (attempt.mesh for attempt in transcript.attempts.values())
     meshes = [MeshSizes(data=a.data, fsdp=a.fsdp, tensor=a.tensor) for a in attempts]
     give_devices([*meshes, *([] if mesh is None else [mesh])])
-    with Auditor(run, transcript, mesh=mesh) as auditor:
+    with ExitStack() as stack:
+        source = None
+        if wanted.states is not None:
+            source = stack.enter_context(open_source(wanted.states, transcript))
+        auditor = stack.enter_context(Auditor(run, transcript, mesh=mesh, source=source))
         findings = _watched(auditor, order.sample.steps, run.root.name)
         own_class = auditor.own_class()
         contract = auditor.materials.contract
+        withheld = auditor.withheld
     receipt = write_receipt(
         findings,
         transcript,
@@ -150,6 +163,15 @@ def _carry_out(order: _Order, mesh: MeshSizes | None, policy: Policy | None) -> 
     # Both before the receipt is logged: a receipt whose rows nobody can open shows nothing.
     keep_salts(record, salts_document(receipt, findings, record=record))
     results = _keep_results(run, results_document(receipt, findings, record=record))
+    evidence = write_evidence(
+        withheld,
+        results,
+        who=who,
+        signed=transcript,
+        source=wanted.states or "",
+        log=order.log,
+        run=run,
+    )
     statements = [envelope, *(who.sign(found) for found in properties)]
     indices = tuple(order.log.append(statements, keys=[who.key.public]))
     proof = write_proof(run, order.log, reader=policy) if publishes(run) else None
@@ -169,6 +191,7 @@ def _carry_out(order: _Order, mesh: MeshSizes | None, policy: Policy | None) -> 
         client="" if proof is None else _client(run, proof, policy),
         artifact=_odd_artifact(run, transcript),
         loose=_loose(receipt.audit, contract.numerics, policy),
+        evidence=evidence,
     )
 
 

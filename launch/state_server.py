@@ -23,6 +23,9 @@ from launch.errors import CommandError
 from launch.state_shelf import Refused, Shelf, Shown, Waiting, Wish
 
 ADDRESS = "127.0.0.1"
+TOKEN = "ANH_STATES_TOKEN"
+"""The environment variable that holds the token, for those who serve and those who ask."""
+
 MAX_RANGE = 8 << 20
 MAX_CLIENTS = 16
 _IDLE_SECONDS = 30
@@ -95,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer a question about one tree."""
         if not self._may_ask():
-            self._say(401, "a token is needed: set ANH_STATES_TOKEN")
+            self._say(401, f"a token is needed: set {TOKEN}")
             return
         match = _PATH.fullmatch(self.path)
         if match is None:

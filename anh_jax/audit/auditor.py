@@ -220,9 +220,10 @@ class Auditor:
         step that needed it.
         """
         words = unreached.words
-        if (self._benches.native and step > 1) or self._kept.asked_for:
-            words = f"{self._kept.missing(step - 1)}; {words}"
-        result = StepResult(step, "withheld", words)
+        start = self._kept.origins(step - 1).start
+        if self._kept.asked_for or (self._benches.native and step > 1):
+            words = f"{self._kept.missing(start or step - 1)}; {words}"
+        result = StepResult(step, self._kept.outcome(start), words)
         if unreached.last is None or unreached.last.step + 1 in self._refuted:
             return result
         broken = self._transcript.line.rows[unreached.last.step]
@@ -279,7 +280,8 @@ class Auditor:
             # Only the trainer has what its own code gave: not to show it is to withhold it. The
             # same holds for what was asked of a source.
             words = f"{self._kept.missing(step)}; {judged.result.words}"
-            return dataclasses.replace(judged.result, outcome="withheld", words=words)
+            outcome = self._kept.outcome(step)
+            return dataclasses.replace(judged.result, outcome=outcome, words=words)
         exact = judged.result.outcome == "pass"
         opened = Opened(before.state, outputs, after, exact=exact)
         return self._judge_on(bench).judge(opened, signed.row, judged.result)

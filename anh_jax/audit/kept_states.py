@@ -7,6 +7,7 @@ hands over the same from elsewhere; what it does not show is withheld, and recor
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 from anh_jax.audit.state_source import Asked, StateSource, Withheld, WithheldError
 from anh_jax.audit.transcript import SignedRun
@@ -118,6 +119,15 @@ class KeptStates:
     def fault(self, step: int) -> str:
         """Say what was wrong with a step's files; empty where nothing was, so far."""
         return self._faults.get(step, "")
+
+    def outcome(self, step: int) -> Literal["refuted", "withheld"]:
+        """Say what it means for a run that something of a step is not at hand.
+
+        Another digest than the row's, under the run key's own signature, refutes it; everything
+        else is withheld, for anybody may have answered.
+        """
+        known = (w for w in self.withheld if w.asked.step == step)
+        return "refuted" if any(w.signed is not None for w in known) else "withheld"
 
     def missing(self, step: int) -> str:
         """Say in words why a step's state or gradient is not at hand."""

@@ -23,6 +23,8 @@ _AXES = ("data", "fsdp", "tensor")
               help="Steps to draw; default 8 or the policy's least k.")  # fmt: skip
 @click.option("--steps", metavar="3,7", help="Steps of your choice; such an audit is no sample.")
 @click.option("--mesh", metavar="data=2", help="Compare within bounds on this mesh besides.")
+@click.option("--states", metavar="DIR|URL",
+              help="Take states from here alone: anh replay --out or --serve.")  # fmt: skip
 @click.option("--key", metavar="K", help="Your auditor key: a name or a file; default D's own.")
 @click.option("--operator", metavar="NAME", help="The name that policies give your key.")
 @click.option("--policy", type=click.Path(path_type=Path), metavar="P",
@@ -35,6 +37,7 @@ def command(
     samples: int | None,
     steps: str | None,
     mesh: str | None,
+    states: str | None,
     key: str | None,
     operator: str | None,
     policy: Path | None,
@@ -50,8 +53,8 @@ def command(
     """
     if samples is not None and steps is not None:
         raise CommandError("--samples and --steps: give one of them")
-    if intend and (samples is not None or steps is not None or mesh is not None):
-        raise CommandError("--intend only announces: leave out --samples, --steps and --mesh")
+    if intend and not (samples is None and steps is None and mesh is None and states is None):
+        raise CommandError("--intend only announces: leave out --samples, --steps, --mesh and --states")
     set_compile_cache()
     from launch import audit_answer, auditing
     from launch.announcement import announce
@@ -66,6 +69,7 @@ def command(
         samples=samples,
         steps=() if steps is None else _steps(steps),
         mesh=None if mesh is None else _mesh(mesh),
+        states=states,
     )
     audited = auditing.audit(directory, asked, wanted)
     emit(form, audit_answer.document(audited), audit_answer.lines(audited))

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from launch.state_server import StateServer
 
 DEFAULT_PORT = 8471
-TOKEN = "ANH_STATES_TOKEN"
 
 
 @click.command(name="replay")
@@ -124,6 +123,7 @@ def _shown(value: str | int) -> str:
 
 
 def _serve(directory: Path, steps: frozenset[int], port: int, form: Form) -> None:
+    from launch.state_server import TOKEN
     from launch.state_serving import serve
 
     def began(server: "StateServer", opened: "Opened") -> None:
