@@ -45,6 +45,8 @@ VERBS = (
     Verb("verify", CHECK, "Check a run proof or an opening against a policy, offline."),
     Verb("audit", CHECK, "Re-execute steps of a run and sign what was found."),
     Verb("replay", CHECK, "Make a step again bit for bit; hand it over or serve it."),
+    Verb("bisect", CHECK, "Find the first bad step, and the operator at fault in it."),
+    Verb("canary", CHECK, "Try auditors with a run that has faults planted in it."),
     Verb("show", CHECK, "Print every number of one step, and how to replay it."),
     Verb("diff", CHECK, "Compare two runs and name the first step that differs."),
     Verb("digest", CHECK, "Print the state digest of a step, or predict its cost."),

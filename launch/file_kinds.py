@@ -152,6 +152,21 @@ def _opening_facts(opening: Any, path_text: Callable[[Any], str]) -> list[tuple[
     ]
 
 
+def _refutation(path: Path, data: bytes) -> Description:
+    from attest.recording import Recording
+    from attest.refutation import Refutation
+
+    found = Refutation.from_bytes(data)
+    said = Recording.from_envelope(found.signed.recording)
+    facts = [
+        ("run", said.run),
+        ("step", str(said.step)),
+        ("operator", found.entry.text),
+        ("excess", found.claim.excess),
+    ]
+    return Description("refutation", facts, ["'anh verify FILE' runs its one operator"])
+
+
 def _signature(path: Path, data: bytes) -> Description:
     value = cast("dict[str, Any]", canonical.decode(data, max_bytes=MAX_BYTES))
     facts = [("name", str(value["name"])), ("StableHLO", str(value["stablehlo"]))]
@@ -167,6 +182,7 @@ def _signature(path: Path, data: bytes) -> Description:
 _KINDS: tuple[tuple[set[str], Callable[[Path, bytes], Description]], ...] = (
     ({"payload", "payloadType", "signatures"}, _envelope),
     ({"checkpoint", "records", "nodes"}, _proof),
+    ({"artifact", "claim", "recording"}, _refutation),
     ({"line", "opening", "run"}, _opened_tile),
     ({"header", "setSiblings", "tile"}, _opening),
     ({"arguments", "inputs", "outputs", "stablehlo"}, _signature),

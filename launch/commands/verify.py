@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _OPENED = b'{"format":"anh opened tile'
+_REFUTATION = b'{"artifact":"'
 
 
 @click.command(name="verify")
 @click.argument("file", type=_PATH)
-@click.option("--policy", type=_PATH, required=True, metavar="P", help="Whom you trust (TOML).")
+@click.option("--policy", type=_PATH, metavar="P", help="Whom you trust (TOML).")
 @click.option("--artifact", type=_PATH, metavar="DIR", help="The exported weights to compare.")
 @click.option("--proof", type=_PATH, metavar="FILE", help="The run proof an opened tile rests on.")
 @click.option("--history", type=_PATH, metavar="FILE", help="Ties the log to an older size of it.")
@@ -37,20 +38,29 @@ _OPENED = b'{"format":"anh opened tile'
 def command(
     *,
     file: Path,
-    policy: Path,
+    policy: Path | None,
     artifact: Path | None,
     proof: Path | None,
     history: Path | None,
     log: Path | None,
     form: Form,
 ) -> int:
-    """Check a run proof or an opening against a policy, offline.
+    """Check a run proof or an opening against a policy, or a refutation by itself, offline.
 
     The first line says how far the run was checked and by whom; the others say what that is worth
     and what was not checked. The newest checkpoint of the log is remembered in $ANH_HOME/logs, so
     that a log cannot show you two histories.
     """
     data = _read_proof(file)
+    if data.startswith(_REFUTATION):
+        # It stands on the accused run's own signatures: nobody has to be trusted.
+        from launch.refuting import check_refutation
+
+        answer = check_refutation(data)
+        emit(form, answer.document, answer.lines)
+        return answer.exit_code
+    if policy is None:
+        raise click.UsageError("Missing option '--policy'.")
     trusted = read_policy(policy)
     if history is not None and log is not None:
         raise CommandError("--history and --log: give one of them")

@@ -110,8 +110,8 @@ def test_sum_without_products_has_one_rounding_less(values, random) -> None:
     random.shuffle(values)
     assert excess(np.asarray(in_sequence(values)), bound).accepted
     allowed = gamma(np.asarray(len(values)), 2.0**-24) * np.sum(np.abs(array.astype(float)))
-    room = 2.0**-24 * abs(float(bound.value)) + 2.0**-48 * np.sum(np.abs(array.astype(float)))
-    assert float(bound.error) <= 1.001 * (allowed + room) + 2.0**-90
+    room = 2.0**-48 * np.sum(np.abs(array.astype(float)))
+    assert float(bound.error) <= allowed + room + 2.0**-90
 
 
 @pytest.mark.parametrize("name", ["tf32", "bf16_f32acc"])
@@ -160,7 +160,13 @@ _JAX = {
     "cosine": jax.lax.cos,
     "tan": jax.lax.tan,
     "cbrt": jax.lax.cbrt,
-    "erf": jax.lax.erf,
+    **{
+        name: getattr(jax.lax, name)
+        for name in (
+            *("erf", "erfc", "erf_inv", "square", "sinh", "cosh", "bessel_i1e"),
+            *("asin", "acos", "atan", "asinh", "acosh", "atanh"),
+        )
+    },
 }
 _TWO = ("divide", "power", "atan2", "add", "subtract", "multiply")
 

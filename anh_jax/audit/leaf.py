@@ -1,0 +1,180 @@
+"""Judges one operator from its operands and results alone: where every dispute ends.
+
+Exact operators are evaluated again and compared; sums and rounding functions are evaluated in
+float64 on this host and compared within the worst-case bound (bounds/rounding.py). So whoever holds
+operands and results needs neither the trainer's machine nor his own training state.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from anh_jax.bounds.rounding import (
+    ALLOWANCES,
+    FACTORS,
+    Backend,
+    Excess,
+    exact_excess,
+    excess,
+    function_bound,
+    is_float,
+    roundoff,
+    sum_bound,
+)
+from anh_jax.program.interpreter.evaluation import Evaluation, Place
+from anh_jax.program.interpreter.operations import (
+    Block,
+    Operation,
+    Program,
+    TensorType,
+    make_block,
+    needed,
+)
+from anh_jax.program.interpreter.rules import RULES
+from attest.numerics_class import ClassRules
+
+Array = NDArray[Any]
+
+# Floating-point operators without rounding. All operators on other types are exact too.
+_EXACT = frozenset(
+    (
+        *("abs", "negate", "sign", "floor", "ceil", "round_nearest_even", "round_nearest_afz"),
+        *("maximum", "minimum", "clamp", "select", "remainder", "reduce_precision"),
+        *("bitcast_convert", "optimization_barrier", "sharding_constraint", "constant", "iota"),
+        *("reshape", "dynamic_reshape", "broadcast_in_dim", "dynamic_broadcast_in_dim"),
+        *("transpose", "reverse", "concatenate", "pad", "dynamic_pad", "slice", "dynamic_slice"),
+        *("real_dynamic_slice", "dynamic_update_slice", "gather", "dynamic_gather", "sort"),
+        *("dynamic_iota", "top_k"),
+    )
+)
+_EXACT_COMBINERS = frozenset(("", "maximum", "minimum"))
+
+
+def check_operator(
+    program: Program,
+    operation: Operation,
+    inputs: Sequence[Array],
+    outputs: Sequence[Array],
+    *,
+    rules: ClassRules,
+    backend: Backend,
+) -> Excess | None:
+    """Return how far an operator's results are from honest ones; None where no bound is known.
+
+    `program` is the operator's, for its composites. Operands and results are host arrays of the
+    operator's own dtypes and sizes.
+    """
+    if needed(operation) - set(operation.inputs):
+        return None  # its region takes values from around it, which nobody has opened
+    name = base_name(operation)
+    if len(outputs) != len(operation.output_types):
+        return Excess(np.inf)
+    floats = any(is_float(kind.dtype) for kind in operation.output_types)
+    if not floats or name in _EXACT or _moves(operation, name):
+        return _exact(program, operation, inputs, outputs)
+    if len(outputs) != 1:
+        return None
+    (committed,) = outputs
+    kind = operation.output_types[0].dtype
+    if committed.dtype != kind:
+        return Excess(np.inf)
+    wide = _in_float64(program, operation)
+    if name in FACTORS and _combiner(operation, name) == "add":
+        bound = sum_bound(name, inputs, wide, rules=rules, output=kind)
+    elif name in ALLOWANCES:
+        bound = function_bound(name, inputs, wide, backend=backend, output=kind)
+    else:
+        return None
+    if committed.shape != bound.value.shape:
+        return Excess(np.inf)
+    return excess(committed, bound)
+
+
+def base_name(operation: Operation) -> str:
+    """Return an operator's name without its dialect."""
+    return operation.name.rpartition(".")[2]
+
+
+def _exact(
+    program: Program, operation: Operation, inputs: Sequence[Array], outputs: Sequence[Array]
+) -> Excess:
+    expected = _alone(program, operation, inputs)
+    found = [
+        exact_excess(given, value, output=place)
+        for place, (given, value) in enumerate(zip(outputs, expected, strict=True))
+    ]
+    return max(found, key=lambda one: one.value, default=Excess(0.0))
+
+
+def _moves(operation: Operation, name: str) -> bool:
+    """Tell whether an operator on floats moves, chooses or widens them."""
+    if name == "convert":
+        source, target = operation.input_types[0].dtype, operation.output_types[0].dtype
+        return is_float(source) and roundoff(target) <= roundoff(source)
+    return name in FACTORS and _combiner(operation, name) in _EXACT_COMBINERS
+
+
+def _combiner(operation: Operation, name: str) -> str:
+    """Return what an operator combines elements by: `add` of products, "" where it replaces."""
+    if not operation.regions:
+        return "add"
+    block = operation.regions[-1]
+    if len(operation.output_types) > 1:
+        return ""  # which element wins is a comparison
+    names = [base_name(inner) for inner in block.operations]
+    if not names and block.results == block.arguments[-1:]:
+        return ""
+    return names[0] if len(names) == 1 else "several"
+
+
+def _alone(program: Program, operation: Operation, inputs: Sequence[Array]) -> tuple[Array, ...]:
+    """Evaluate one operator of a program on host operands."""
+    types = operation.input_types
+    block = make_block(operation.inputs, types, (operation,), operation.outputs)
+    evaluation = Evaluation(program=program, rules=RULES, around=None, loops="scan", recorder=None)
+    with jax.enable_x64(True):
+        return tuple(
+            np.asarray(x) for x in evaluation.block(block, tuple(inputs), {}, Place("leaf"))
+        )
+
+
+def _in_float64(program: Program, operation: Operation) -> Callable[..., tuple[Array, ...]]:
+    wide, name = _widened(operation), base_name(operation)
+
+    def evaluate(*operands: Array) -> tuple[Array, ...]:
+        if operation.name.startswith("chlo."):
+            # Its decomposition computes in the program's own types.
+            with jax.enable_x64(True):
+                return (np.asarray(getattr(jax.lax, name)(*map(jnp.asarray, operands))),)
+        return _alone(program, wide, operands)
+
+    return evaluate
+
+
+def _widened(operation: Operation) -> Operation:
+    """Return the operator on float64 in place of all floats; how it rounds is left out."""
+    dropped = ("precision_config", "algorithm", "result_accuracy")
+    return dataclasses.replace(
+        operation,
+        input_types=tuple(map(_wide, operation.input_types)),
+        output_types=tuple(map(_wide, operation.output_types)),
+        attributes={k: v for k, v in operation.attributes.items() if k not in dropped},
+        regions=tuple(map(_wide_block, operation.regions)),
+    )
+
+
+def _wide_block(block: Block) -> Block:
+    return dataclasses.replace(
+        block,
+        argument_types=tuple(map(_wide, block.argument_types)),
+        operations=tuple(map(_widened, block.operations)),
+    )
+
+
+def _wide(kind: TensorType) -> TensorType:
+    return TensorType(kind.shape, np.dtype(np.float64)) if is_float(kind.dtype) else kind

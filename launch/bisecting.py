@@ -1,0 +1,205 @@
+"""Carries out `anh bisect`: searches steps, parts two runs, records a step, follows a recording."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from anh_jax.attested_run import run_id
+from anh_jax.audit.bisect import (
+    FirstStep,
+    Looked,
+    Parted,
+    RunSearch,
+    Searched,
+    Stretch,
+    most_looks,
+    part,
+)
+from anh_jax.audit.kept_states import KeptStates
+from anh_jax.audit.operator import Committed, Disputed, dispute
+from anh_jax.audit.recording import (
+    FolderRecording,
+    GradientInputs,
+    RecordingWriter,
+    gradient_inputs,
+    record,
+)
+from anh_jax.audit.refutation import refute, signed_parts
+from anh_jax.audit.replay import Reached
+from anh_jax.audit.transcript import Transcript
+from anh_jax.program.interpret import read_stored
+from anh_jax.run_directory import RunDirectory, write_atomically
+from anh_jax.training.checkpoints import TrainingCheckpoints
+from anh_jax.training.retained_steps import RetainedSteps
+from anh_jax.workbench import MeshSizes, read_materials
+from attest.canonical import parse_hex_float
+from attest.contract import Contract
+from attest.log.fsck import fsck
+from attest.log.sequencer import LocalLog
+from attest.recording import Recording
+from attest.refutation import verify_signed
+from launch.announcement import begun_run
+from launch.commands.log import log_folder
+from launch.errors import CommandError
+from launch.logged_run import read_announced, read_closed_run
+from launch.output import progress
+from launch.run_difference import Difference, compare
+from launch.virtual_devices import give_devices
+
+# Reading keeps everything: a manager that may keep fewer would remove the others.
+_KEEP_ALL = 1 << 30
+
+
+@dataclass(frozen=True)
+class RecordedStep:
+    """A recording that was written: what the run key signed, and where."""
+
+    said: Recording
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A recording that was followed; `file` is the refutation, where there is one."""
+
+    step: int
+    disputed: Disputed
+    file: Path | None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A closed run, opened for a search."""
+
+    run: RunDirectory
+    kept: KeptStates
+    search: RunSearch
+
+
+def search_run(directory: Path, stretch: Stretch | None) -> Searched:
+    """Find the first step of a run that does not follow from the one before."""
+    with _opened(directory) as opened:
+        total = len(opened.search.rows) if stretch is None else stretch.stop - stretch.start
+        with progress(f"bisect {directory.name}", total=most_looks(max(total, 1))) as bar:
+            looks = 0
+
+            def look(looked: Looked) -> None:
+                nonlocal looks
+                looks += 1
+                where = looked.stretch
+                bar.reached(looks, {"from": where.start, "to": where.stop})
+
+            return opened.search.search(stretch, look)
+
+
+def compare_runs(first: Path, second: Path) -> Parted | Difference | None:
+    """Part two runs of one contract; of others say how they differ. None where none differs."""
+    directories = (RunDirectory.open(first), RunDirectory.open(second))
+    contracts = [run.contract_bytes() for run in directories]
+    if contracts[0] != contracts[1]:
+        return compare(first, second)
+    with _opened(first) as one, _opened(second) as two:
+        return part(one.search, two.search)
+
+
+def record_step(directory: Path, step: int, folder: Path, wanted: tuple[str, ...]) -> RecordedStep:
+    """Evaluate a step's gradient operator by operator; sign and write the recording."""
+    with _opened(directory) as opened:
+        inputs = _inputs(opened, _before(opened, step))
+        run, row = opened.run, opened.search.rows[step - 1]
+        stored = opened.search.benches.materials.programs.stored["gradient"]
+        writer = RecordingWriter(folder, wanted=wanted)
+        record(read_stored(stored), inputs, writer)
+        said = writer.finish(
+            run.key("run"), run=run_id(run), step=step, row=row.row_hash.hex(), program=stored.id
+        )
+        return RecordedStep(said, folder)
+
+
+def follow_recording(directory: Path, folder: Path, out: Path | None) -> Followed:
+    """Follow a recording of one step of a run; write the refutation where it refutes an operator.
+
+    Raises CommandError where the recording is not of this run, AttestError where it is not signed.
+    """
+    recording = FolderRecording(folder)
+    with _opened(directory) as opened:
+        step, rows = recording.said.step, opened.search.rows
+        if recording.said.run != run_id(opened.run) or step > len(rows):
+            raise CommandError(f"{folder}: is a recording of another run")
+        signed = signed_parts(opened.run, rows[step - 1], recording.envelope)
+        verify_signed(signed)
+        materials = opened.search.benches.materials
+        stored = materials.programs.stored["gradient"]
+        if recording.said.program != stored.id:
+            raise CommandError(f"{folder}: records a program other than the gradient")
+        before = _before(opened, step)
+        found = dispute(
+            read_stored(stored),
+            _inputs(opened, before),
+            recording,
+            _committed(opened, before, materials.contract),
+            rules=materials.contract.numerics.rules,
+        )
+        if found.leaf is None or out is None:
+            return Followed(step, found, None)
+        write_atomically(out, refute(signed, stored, recording, found.leaf).to_bytes())
+        return Followed(step, found, out)
+
+
+def worst(steps: tuple[FirstStep, ...]) -> str:
+    """Return the gravest outcome among judged steps."""
+    outcomes = [found.result.outcome for found in steps]
+    return next((o for o in ("refuted", "withheld", "unattestable") if o in outcomes), "pass")
+
+
+def _before(opened: Opened, step: int) -> Reached:
+    search = opened.search
+    if not 1 <= step <= len(search.rows):
+        raise CommandError(f"step {step}: the run has steps 1 to {len(search.rows)}")
+    before = search.committed(step - 1)
+    if not isinstance(before, Reached):
+        raise CommandError(f"the state before step {step} is not at hand: {before.words}")
+    return before
+
+
+def _inputs(opened: Opened, before: Reached) -> GradientInputs:
+    search, step = opened.search, before.step + 1
+    bench = search.benches.of(search.transcript.attempt_of(search.rows[step - 1]))
+    return gradient_inputs(before.state, bench.batch(step).pieces)
+
+
+def _committed(opened: Opened, before: Reached, contract: Contract) -> Committed:
+    search, step = opened.search, before.step + 1
+    signed = search.rows[step - 1]
+    bench = search.benches.of(search.transcript.attempt_of(signed))
+    declared = signed.row.bound or contract.numerics.cap
+    return Committed(
+        step=step,
+        alg=search.transcript.genesis.alg,
+        root=signed.row.gradient_root,
+        outputs=search.gradient(before) or opened.kept.outputs(step, bench),
+        tolerance=parse_hex_float(declared),
+    )
+
+
+@contextmanager
+def _opened(directory: Path) -> Generator[Opened]:
+    run = begun_run(directory)
+    transcript = _transcript(directory, run)
+    attempts = (attempt.mesh for attempt in transcript.attempts.values())
+    give_devices([MeshSizes(data=a.data, fsdp=a.fsdp, tensor=a.tensor) for a in attempts])
+    checkpoints = TrainingCheckpoints(run.checkpoints, keep=_KEEP_ALL)
+    try:
+        kept = KeptStates(transcript, checkpoints, RetainedSteps(run.retained))
+        yield Opened(run, kept, RunSearch(transcript, read_materials(run), kept))
+    finally:
+        checkpoints.close()
+
+
+def _transcript(directory: Path, run: RunDirectory) -> Transcript:
+    with LocalLog.open(log_folder(directory)) as log:
+        fsck(log_folder(directory))
+        if read_announced(log, run_id(run)).final_index is None:
+            raise CommandError(f"{directory}: the run is not final; bisection comes after its end")
+        return read_closed_run(log, run_id(run), run)

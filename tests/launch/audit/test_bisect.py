@@ -1,0 +1,243 @@
+"""`anh bisect`: the first bad step, the operator in it, and a file that anybody checks."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from anh_jax.attested_run import run_id
+from anh_jax.audit.bisect import most_looks
+from anh_jax.audit.leaf import check_operator
+from anh_jax.audit.operator import Leaf
+from anh_jax.audit.recording import FolderRecording, RecordingWriter, array_of, record
+from anh_jax.audit.refutation import refute, signed_parts
+from anh_jax.program.interpret import read_stored
+from anh_jax.program.interpreter.naming import named_operation
+from anh_jax.training.executor import Executor
+from attest import canonical
+from launch import bisecting
+from launch.cli import run
+
+STEP = 5
+BAD = 41
+LONG = 64
+
+
+@pytest.fixture(scope="module")
+def closed(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a final run."""
+    return trained(config, tmp_path_factory.mktemp("closed") / "run")
+
+
+@pytest.fixture(scope="module")
+def corrupted(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of 64 steps of which one moved the parameters a little too far."""
+    honest = Executor.update
+
+    def update(self: Executor, state: Any, outputs: Any, scalars: Any, step: int) -> Any:
+        after = honest(self, state, outputs, scalars, step)
+        if step != BAD:
+            return after
+        parameters = after["parameters"]
+        first = min(parameters["layers"])
+        bias = parameters["layers"][first]["bias"] * np.float32(1.001)
+        layers = {**parameters["layers"], first: {**parameters["layers"][first], "bias": bias}}
+        return {**after, "parameters": {**parameters, "layers": layers}}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Executor, "update", update)
+        root = tmp_path_factory.mktemp("corrupted") / "run"
+        return trained(config, root, f"training.steps={LONG}")
+
+
+@pytest.fixture(scope="module")
+def two_devices(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an honest run of the same contract on another mesh."""
+    return trained(config, tmp_path_factory.mktemp("two") / "run", "mesh.data=2")
+
+
+def trained(config: Path, root: Path, *overrides: str) -> Path:
+    assert run(["train", str(config), "--run-dir", str(root), *overrides]) == 0
+    return root
+
+
+def faulty_recording(root: Path, folder: Path, kind: str = "stablehlo.dot_general") -> Path:
+    """Record a step on a device that computes one matrix product wrongly, signed all the same."""
+    done: list[str] = []
+
+    def fault(visit, inputs, default):
+        outputs = default(*inputs)
+        if visit.operation.name != kind or done:
+            return outputs
+        done.append(visit.name)
+        return (outputs[0].at[(0,) * outputs[0].ndim].add(jnp.float32(0.01)),)
+
+    with bisecting._opened(root) as opened:
+        stored = opened.search.benches.materials.programs.stored["gradient"]
+        row = opened.search.rows[STEP - 1]
+        inputs = bisecting._inputs(opened, bisecting._before(opened, STEP))
+        writer = RecordingWriter(folder)
+        record(read_stored(stored), inputs, writer, fault=fault)
+        writer.finish(
+            opened.run.key("run"),
+            run=run_id(opened.run),
+            step=STEP,
+            row=row.row_hash.hex(),
+            program=stored.id,
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def refutation(closed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the refutation of a recording with a faulty operator."""
+    folder = tmp_path_factory.mktemp("refuted")
+    recording = faulty_recording(closed, folder / "recording")
+    words = ["bisect", str(closed), "--recording", str(recording), "--out", str(folder / "file")]
+    assert run(words) == 1
+    return folder / "file"
+
+
+def test_one_corrupted_step_of_64_is_found_in_7_looks(corrupted, ask) -> None:
+    code, found = ask("bisect", corrupted)
+    assert code == 1
+    assert (found["first"]["step"], found["first"]["outcome"]) == (BAD, "refuted")
+    assert found["first"]["differs"] == ["state root"]
+    assert found["looks"] <= most_looks(LONG) == 7
+    assert found["stepsExecuted"] <= LONG + 1
+    assert len(found["first"]["examples"]) == 48
+    assert found["first"]["hosts"] == [{"rank": 0, "start": 0, "stop": 48}]
+
+
+def test_search_from_a_retained_state_executes_what_lies_between(corrupted, ask) -> None:
+    code, found = ask("bisect", corrupted, "--between", "40,48")
+    assert code == 1 and found["first"]["step"] == BAD
+    assert found["looks"] <= most_looks(8) and found["stepsExecuted"] <= 9
+
+
+def test_honest_run_follows(closed, ask) -> None:
+    code, found = ask("bisect", closed)
+    assert (code, found["first"]) == (0, None)
+
+
+def test_two_ordinary_runs_do_not_part(closed, config, tmp_path, ask) -> None:
+    other = trained(config, tmp_path / "other")
+    code, found = ask("bisect", closed, "--against", other)
+    assert (code, found["step"]) == (0, None)
+
+
+def test_run_of_another_mesh_parts_and_is_not_refuted(closed, two_devices, ask) -> None:
+    code, found = ask("bisect", closed, "--against", two_devices)
+    assert code == 0 and found["step"] == 1
+    assert [side["outcome"] for side in found["runs"]] == ["pass", "pass"]
+
+
+def test_runs_of_different_contracts_are_said_to_differ(closed, corrupted, ask) -> None:
+    code, found = ask("bisect", closed, "--against", corrupted)
+    assert code == 1 and "contract" in found["differs"]
+
+
+def test_no_operator_of_an_honest_recording_is_refuted(closed, two_devices, tmp_path, ask) -> None:
+    for number, root in enumerate((closed, two_devices)):
+        folder = tmp_path / str(number)
+        code, said = ask("bisect", root, "--record-step", STEP, "--out", folder)
+        assert code == 0 and said["entries"] > 50
+        code, found = ask("bisect", root, "--recording", folder)
+        assert (code, found["verdict"]) == (0, "holds"), found
+
+
+def test_recording_of_another_run_is_refused(closed, two_devices, tmp_path, ask) -> None:
+    assert ask("bisect", closed, "--record-step", 2, "--out", tmp_path / "r")[0] == 0
+    code, found = ask("bisect", two_devices, "--recording", tmp_path / "r")
+    assert code == 2 and "another run" in found["error"]
+
+
+def test_third_party_checks_the_file_in_a_fresh_process(refutation) -> None:
+    words = [sys.executable, "-m", "launch", "verify", str(refutation), "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert found["refuted"] is True and found["excess"] > 100
+    assert "dot_general" in found["words"] and found["step"] == str(STEP)
+
+
+def test_changed_claim_is_no_refutation(refutation, tmp_path, ask) -> None:
+    value = canonical.decode(refutation.read_bytes(), max_bytes=1 << 25)
+    for name, was in value["claim"].items():
+        now = was + 1 if isinstance(was, int) else "9" + was[1:] if was[0] != "9" else "8" + was[1:]
+        changed = {**value, "claim": {**value["claim"], name: now}}
+        (tmp_path / "f").write_bytes(canonical.encode(changed))
+        code, found = ask("verify", tmp_path / "f")
+        assert code == 2 and "no refutation" in found["error"], name
+
+
+def test_changed_tensor_or_program_is_no_refutation(refutation, tmp_path, ask) -> None:
+    value = canonical.decode(refutation.read_bytes(), max_bytes=1 << 25)
+    for name in ("inputs", "outputs"):
+        changed = {**value, name: [*reversed(value[name])] if len(value[name]) > 1 else []}
+        (tmp_path / "f").write_bytes(canonical.encode(changed))
+        assert ask("verify", tmp_path / "f")[0] == 2, name
+    for name in ("artifact", "signature"):
+        (tmp_path / "f").write_bytes(canonical.encode({**value, name: value["outputs"][0]}))
+        assert ask("verify", tmp_path / "f")[0] == 2, name
+
+
+def test_file_about_an_honest_operator_is_no_refutation(closed, tmp_path, ask) -> None:
+    assert ask("bisect", closed, "--record-step", STEP, "--out", tmp_path / "r")[0] == 0
+    recording = FolderRecording(tmp_path / "r")
+    with bisecting._opened(closed) as opened:
+        materials = opened.search.benches.materials
+        stored = materials.programs.stored["gradient"]
+        program = read_stored(stored).program
+        index, entry = next(
+            (i, e)
+            for i, e in enumerate(recording.entries)
+            if named_operation(program, e.name).name == "stablehlo.dot_general"
+        )
+        sides = [
+            tuple(recording.value(digest) for digest in side)
+            for side in (entry.inputs, entry.outputs)
+        ]
+        found = check_operator(
+            program,
+            named_operation(program, entry.name),
+            *[[array_of(value) for value in side] for side in sides],
+            rules=materials.contract.numerics.rules,
+            backend="cpu",
+        )
+        assert found.accepted
+        leaf = Leaf(index, entry, "stablehlo.dot_general", *sides, found)
+        signed = signed_parts(opened.run, opened.search.rows[STEP - 1], recording.envelope)
+        file = refute(signed, stored, recording, leaf)
+    (tmp_path / "f").write_bytes(file.to_bytes())
+    code, said = ask("verify", tmp_path / "f")
+    assert (code, said["refuted"]) == (0, False)
+    # Nor does a louder claim make it one.
+    loud = dataclasses.replace(file, claim=dataclasses.replace(file.claim, excess="5.0e+03"))
+    (tmp_path / "f").write_bytes(loud.to_bytes())
+    assert ask("verify", tmp_path / "f")[0] == 2
+
+
+def test_inspect_knows_a_refutation(refutation, ask) -> None:
+    code, found = ask("inspect", refutation)
+    assert code == 0 and found["kind"] == "refutation"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--against", "x", "--record-step", "1"),
+        ("--record-step", "1"),
+        ("--out", "x"),
+        ("--show", "main/1"),
+        ("--between", "x"),
+    ],
+)
+def test_words_that_do_not_go_together_are_refused(closed, words, ask) -> None:
+    assert ask("bisect", closed, *words)[0] == 2
