@@ -15,17 +15,21 @@ import numpy as np
 from anh_jax.data.examples import example_count
 from anh_jax.data.manifest import Manifest, build_manifest, save_manifest
 from anh_jax.data.sources import Source, load_source
-from anh_jax.errors import DataError
+from anh_jax.errors import ConfigError, DataError
 from anh_jax.experiment import Experiment, contract_config_bytes, experiment_yaml
 from anh_jax.experiment_choices import ImportedLoss, ImportedModel
+from anh_jax.experiment_errors import suggestion
+from anh_jax.experiment_groups import Numerics as NumericsConfig
+from anh_jax.models.compute import compute_of
 from anh_jax.models.model import Model
 from anh_jax.models.registry import build_loss, build_model
 from anh_jax.program.cache import cached_programs
 from anh_jax.program.programs import ContractPrograms, build_programs
 from anh_jax.program.state_rules import rules_bytes
+from anh_jax.program.tree import path_text
 from anh_jax.run_directory import RunDirectory, write_atomically
 from anh_jax.training.constants import ConstantsTable
-from anh_jax.training.optimizer import build_optimizer
+from anh_jax.training.optimizer import Optimizer, build_optimizer
 from attest import canonical
 from attest.contract import (
     Contract,
@@ -33,11 +37,11 @@ from attest.contract import (
     Holdout,
     Init,
     Numerics,
-    Optimizer,
     Programs,
     PropertyRule,
     Retention,
 )
+from attest.contract import Optimizer as NamedOptimizer
 
 ORDER = "feistel-sha256/v1"
 Progress = Callable[[int, int], None]
@@ -102,10 +106,12 @@ def prepare(
         )
     fields = example_fields(source.train)
     optimizer = build_optimizer(experiment.optimizer)
+    rules = experiment.numerics.rules
 
     def build() -> ContractPrograms:
-        built = model or build_model(experiment.model, fields)
-        return build_programs(built, build_loss(experiment.loss), optimizer, fields)
+        built = model or build_model(experiment.model, fields, compute_of(rules))
+        loss = build_loss(experiment.loss)
+        return build_programs(built, loss, optimizer, fields, rules=rules)
 
     shapes = {name: (array.shape, array.dtype.str) for name, array in fields.items()}
     imported = isinstance(experiment.model, ImportedModel) or isinstance(
@@ -116,7 +122,9 @@ def prepare(
         contract_config_bytes(experiment),
         shapes,
         build,
+        update=optimizer.kind,
     )
+    _check_null_gradients(experiment.numerics, programs)
     constants = optimizer.constants_table(experiment.training.steps)
     roots = Data(
         root=training.root.hex(),
@@ -124,7 +132,7 @@ def prepare(
         order=ORDER,
         holdout=Holdout(root=holdout.root.hex(), examples=len(holdout)),
     )
-    contract = _contract(experiment, programs, constants, roots, optimizer.name)
+    contract = _contract(experiment, programs, constants, roots, optimizer)
     return PreparedContract(
         contract=contract,
         experiment=experiment,
@@ -134,6 +142,17 @@ def prepare(
         holdout=holdout,
         source=source,
     )
+
+
+def _check_null_gradients(numerics: NumericsConfig, programs: ContractPrograms) -> None:
+    inputs = programs.stored["gradient"].signature.inputs
+    known = [path_text(leaf.path[2:]) for leaf in inputs if leaf.path[1:2] == ("parameters",)]
+    for name in numerics.null_gradients:
+        if name not in known:
+            raise ConfigError(
+                f"numerics.null_gradients: {name} is no parameter of the model"
+                f"{suggestion(name, known)}; they are {', '.join(known)}"
+            )
 
 
 def plan_bytes(experiment: Experiment) -> bytes:
@@ -156,7 +175,7 @@ def _contract(
     programs: ContractPrograms,
     constants: ConstantsTable,
     data: Data,
-    optimizer: str,
+    optimizer: Optimizer,
 ) -> Contract:
     numerics = experiment.numerics
     holdout = data.holdout
@@ -173,7 +192,7 @@ def _contract(
         config=hashlib.sha256(contract_config_bytes(experiment)).hexdigest(),
         data=data,
         init=Init(kind=experiment.init.kind),
-        optimizer=Optimizer(kind="elementwise", name=optimizer),
+        optimizer=NamedOptimizer(kind=optimizer.kind, name=optimizer.name),
         numerics=Numerics.of(numerics.rules, numerics.null_gradients),
         properties=tuple(
             PropertyRule(

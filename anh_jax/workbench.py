@@ -23,6 +23,7 @@ from anh_jax.data.sources import Source, load_source
 from anh_jax.errors import DataError, ProgramError
 from anh_jax.experiment import Experiment, contract_config_bytes, load_experiment
 from anh_jax.preparation import PreparedContract
+from anh_jax.program.class_check import check_class
 from anh_jax.program.programs import ContractPrograms, read_programs
 from anh_jax.run_directory import RunDirectory
 from anh_jax.training.constants import ConstantsTable
@@ -101,6 +102,8 @@ def read_materials(run: RunDirectory) -> Materials:
         raise ProgramError(
             f"{run.programs / 'constants.f32'}: is not the contract's table; restore it"
         )
+    programs = read_programs(run.programs, ids, update=kind)
+    check_class(programs.stored, contract.numerics.rules)
     source = load_source(experiment.data)
     holdout = contract.data.holdout
     if holdout is None:
@@ -108,7 +111,7 @@ def read_materials(run: RunDirectory) -> Materials:
     return Materials(
         contract=contract,
         experiment=experiment,
-        programs=read_programs(run.programs, ids, update=kind),
+        programs=programs,
         constants=table,
         training=_manifest(run, "training", source.train, contract.data.root),
         holdout=_manifest(run, "holdout", source.holdout, holdout.root),

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from anh_jax.experiment_choices import LanguageModel
 from anh_jax.models.axes import AxisNames, constrain
+from anh_jax.models.compute import FLOAT32, Compute, wide
 from anh_jax.models.initializers import fan_in_uniform
 from anh_jax.models.model import Model, parameter_tensors
 from anh_jax.models.modules import blueprint
@@ -52,14 +53,14 @@ class Ends(nnx.Module):
         return constrain(logits, "batch", None, "vocabulary")
 
 
-def language_model(config: LanguageModel) -> Model:
+def language_model(config: LanguageModel, compute: Compute = FLOAT32) -> Model:
     """Build the model; `tokens` holds sequence_length + 1 tokens, the last only predicted.
 
     Raises:
         ConfigError: heads do not divide the width.
     """
     length = config.sequence_length
-    shape = StackShape(config.width, config.depth, config.heads, config.mlp_width)
+    shape = StackShape(config.width, config.depth, config.heads, config.mlp_width, compute)
     blocks = stack(shape)
     ends = blueprint(
         lambda rngs: Ends(
@@ -79,8 +80,8 @@ def language_model(config: LanguageModel) -> Model:
         module = ends.merge(parameters["ends"])
         tokens = examples["tokens"].astype(jnp.int32)[:, :-1]
         mask = jnp.tril(jnp.ones((length, length), jnp.bool_))
-        stream = constrain(module.embed(tokens), "batch", None, None)
+        stream = constrain(compute.keep(module.embed(tokens)), "batch", None, None)
         stream = blocks(parameters["blocks"], stream, mask, Dropout(config.dropout, keys))
-        return module.predict(stream)
+        return module.predict(wide(stream))
 
     return Model("language_model", parameter_tensors(init, _AXES), init, apply)

@@ -23,6 +23,7 @@ from anh_jax.experiment_choices import (
     VisionTransformer,
 )
 from anh_jax.imported import load_function
+from anh_jax.models.compute import FLOAT32, Compute
 from anh_jax.models.language_model import language_model
 from anh_jax.models.losses import Loss, next_token_cross_entropy, softmax_cross_entropy
 from anh_jax.models.mlp import mlp
@@ -30,8 +31,12 @@ from anh_jax.models.model import ExampleField, Model
 from anh_jax.models.vision_transformer import vision_transformer
 
 
-def build_model(config: ModelConfig, fields: Mapping[str, ExampleField]) -> Model:
+def build_model(
+    config: ModelConfig, fields: Mapping[str, ExampleField], compute: Compute = FLOAT32
+) -> Model:
     """Build the configured model for examples with these fields (shapes without the batch).
+
+    `compute` is how the shipped models keep activations; an imported one decides for itself.
 
     Raises:
         ConfigError: the data lack a field the model reads, sizes do not fit, or the imported
@@ -39,12 +44,13 @@ def build_model(config: ModelConfig, fields: Mapping[str, ExampleField]) -> Mode
     """
     match config:
         case Mlp():
-            return mlp(config, _shape(fields, "image", "mlp"))
+            return mlp(config, _shape(fields, "image", "mlp"), compute)
         case VisionTransformer():
-            return vision_transformer(config, _shape(fields, "image", "vision_transformer"))
+            image = _shape(fields, "image", "vision_transformer")
+            return vision_transformer(config, image, compute)
         case LanguageModel():
             _check_tokens(config, _shape(fields, "tokens", "language_model"))
-            return language_model(config)
+            return language_model(config, compute)
         case ImportedModel():
             _refuse_other_class(config.path)
             built = _call(config.path, "model", fields, options=config.options)

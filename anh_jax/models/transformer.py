@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from anh_jax.errors import ConfigError
 from anh_jax.models.axes import AxisNames, constrain
+from anh_jax.models.compute import FLOAT32, Compute, wide
 from anh_jax.models.initializers import fan_in_uniform
 from anh_jax.models.modules import Blueprint, blueprint
 from anh_jax.program.tree import Tree
@@ -33,12 +34,13 @@ STACK_AXES: dict[str, AxisNames] = {
 
 @dataclass(frozen=True)
 class StackShape:
-    """Give a stack's sizes; `width` is that of the residual stream."""
+    """Give a stack's sizes and how it keeps activations; `width` is the residual stream's."""
 
     width: int
     depth: int
     heads: int
     hidden: int
+    compute: Compute = FLOAT32
 
     @property
     def head_width(self) -> int:
@@ -57,6 +59,7 @@ class Attention(nnx.Module):
 
     def __init__(self, shape: StackShape, *, rngs: nnx.Rngs) -> None:
         width, heads, head = shape.width, shape.heads, shape.head_width
+        self._keep = shape.compute.keep
         inward = fan_in_uniform(width)
         outward = fan_in_uniform(width, gain=1.0 / math.sqrt(2.0 * shape.depth))
         self.query = nnx.Param(inward(rngs.params(), (width, heads, head)))
@@ -71,19 +74,21 @@ class Attention(nnx.Module):
         query = self._project(self.query, inputs)
         key = self._project(self.key, inputs)
         value = self._project(self.value, inputs)
-        scores = jnp.einsum("bqhe,bkhe->bhqk", query, key) / math.sqrt(query.shape[-1])
+        scores = jnp.einsum("bqhe,bkhe->bhqk", wide(query), wide(key))
+        scores = scores / math.sqrt(query.shape[-1])
         if mask is not None:
             scores = jnp.where(mask[None, None], scores, jnp.finfo(scores.dtype).min)
-        seen = jnp.einsum("bhqk,bkhe->bqhe", jax.nn.softmax(scores), value)
+        seen = self._keep(jnp.einsum("bhqk,bkhe->bqhe", jax.nn.softmax(scores), wide(value)))
         output = constrain(self.output[...], "heads", None, None)
-        return jnp.einsum("bqhe,hew->bqw", constrain(seen, "batch", None, "heads", None), output)
+        seen = constrain(seen, "batch", None, "heads", None)
+        return jnp.einsum("bqhe,hew->bqw", wide(seen), output)
 
     def _project(
         self, kernel: nnx.Param, inputs: Float[Array, "b length width"]
     ) -> Float[Array, "b length heads head"]:
         # Gathered over fsdp where it is used, layer by layer; split over heads all along.
         gathered = constrain(kernel[...], None, "heads", None)
-        projected = jnp.einsum("blw,whe->blhe", inputs, gathered)
+        projected = self._keep(jnp.einsum("blw,whe->blhe", inputs, gathered))
         return constrain(projected, "batch", None, "heads", None)
 
 
@@ -91,6 +96,7 @@ class FeedForward(nnx.Module):
     """Two matrices with tanh-approximated gelu between them."""
 
     def __init__(self, shape: StackShape, *, rngs: nnx.Rngs) -> None:
+        self._keep = shape.compute.keep
         inward = fan_in_uniform(shape.width)
         outward = fan_in_uniform(shape.hidden, gain=1.0 / math.sqrt(2.0 * shape.depth))
         self.up = nnx.Param(inward(rngs.params(), (shape.width, shape.hidden)))
@@ -100,14 +106,15 @@ class FeedForward(nnx.Module):
         """Transform each position on its own."""
         up = constrain(self.up[...], None, "hidden")
         down = constrain(self.down[...], "hidden", None)
-        hidden = constrain(jax.nn.gelu(inputs @ up), "batch", None, "hidden")
-        return hidden @ down
+        hidden = self._keep(jax.nn.gelu(inputs @ up))
+        return wide(constrain(hidden, "batch", None, "hidden")) @ down
 
 
 class Block(nnx.Module):
     """Attention and feed-forward, each on a normalized copy, each added to the stream."""
 
     def __init__(self, shape: StackShape, *, rngs: nnx.Rngs) -> None:
+        self._keep = shape.compute.keep
         self.attention_norm = nnx.RMSNorm(shape.width, rngs=rngs)
         self.attention = Attention(shape, rngs=rngs)
         self.feed_forward_norm = nnx.RMSNorm(shape.width, rngs=rngs)
@@ -120,9 +127,11 @@ class Block(nnx.Module):
         dropout: Dropout,
     ) -> Float[Array, "b length width"]:
         """Return the stream with both contributions added."""
-        stream = stream + dropout(self.attention(self.attention_norm(stream), mask), 0)
+        attended = self.attention(self.attention_norm(wide(stream)), mask)
+        stream = self._keep(wide(stream) + dropout(attended, 0))
         stream = constrain(stream, "batch", None, None)
-        stream = stream + dropout(self.feed_forward(self.feed_forward_norm(stream)), 1)
+        fed = self.feed_forward(self.feed_forward_norm(wide(stream)))
+        stream = self._keep(wide(stream) + dropout(fed, 1))
         return constrain(stream, "batch", None, None)
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key
 from anh_jax.errors import ConfigError
 from anh_jax.experiment_choices import VisionTransformer
 from anh_jax.models.axes import AxisNames, constrain
+from anh_jax.models.compute import FLOAT32, Compute, wide
 from anh_jax.models.initializers import fan_in_uniform
 from anh_jax.models.model import Model, parameter_tensors
 from anh_jax.models.modules import blueprint
@@ -47,7 +48,9 @@ class Ends(nnx.Module):
         return jnp.mean(self.norm(stream), axis=1) @ self.head[...]
 
 
-def vision_transformer(config: VisionTransformer, image_shape: tuple[int, ...]) -> Model:
+def vision_transformer(
+    config: VisionTransformer, image_shape: tuple[int, ...], compute: Compute = FLOAT32
+) -> Model:
     """Build the transformer for images of shape (height, width) or (height, width, channels).
 
     Raises:
@@ -60,7 +63,7 @@ def vision_transformer(config: VisionTransformer, image_shape: tuple[int, ...]) 
         )
     count = math.prod(n // config.patch_size for n in image_shape[:2])
     pixels = math.prod(image_shape) // count
-    shape = StackShape(config.width, config.depth, config.heads, config.mlp_width)
+    shape = StackShape(config.width, config.depth, config.heads, config.mlp_width, compute)
     blocks = stack(shape)
     ends = blueprint(
         lambda rngs: Ends(
@@ -79,9 +82,10 @@ def vision_transformer(config: VisionTransformer, image_shape: tuple[int, ...]) 
     ) -> Float[Array, "b classes"]:
         module = ends.merge(parameters["ends"])
         images = examples["image"].astype(jnp.float32)
-        stream = constrain(module.embed(_patches(images, config.patch_size)), "batch", None, None)
+        stream = compute.keep(module.embed(_patches(images, config.patch_size)))
+        stream = constrain(stream, "batch", None, None)
         stream = blocks(parameters["blocks"], stream, None, Dropout(config.dropout, keys))
-        return module.classify(stream)
+        return module.classify(wide(stream))
 
     return Model("vision_transformer", parameter_tensors(init, _AXES), init, apply)
 

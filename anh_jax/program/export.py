@@ -16,7 +16,7 @@ from jax import export as jax_export
 from jax.sharding import AbstractMesh, AxisType
 
 from anh_jax.errors import AnhError, ProgramError
-from anh_jax.program import module_checks, stablehlo
+from anh_jax.program import class_form, module_checks, stablehlo
 from anh_jax.program.signature import (
     AXES,
     BATCH,
@@ -30,6 +30,7 @@ from anh_jax.program.signature import (
 )
 from anh_jax.program.tensors import abstract, dtype_name
 from anh_jax.program.tree import Path, Tree, empty_nodes, leaves_of, path_text
+from attest.numerics_class import CLASSES, ClassRules
 
 LOGICAL_MESH = AbstractMesh((1,) * len(AXES), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 # The cpu form differs where dropout draws bits, and runs slower; the cuda form runs on cpu too.
@@ -52,12 +53,14 @@ def export_program(
     *,
     output_specs: Mapping[Path, Spec] | None = None,
     precision: str = "highest",
+    rules: ClassRules = CLASSES["f32"],
 ) -> StoredProgram:
     """Trace `function`, called with the arguments in order, into a stored program.
 
     `arguments` maps each argument's name to its tree of `Tensor`; `"b"` in a shape is the batch.
     `output_specs` gives mesh axes for outputs by path (default: replicated). `precision` is the
-    matmul precision written into the program, so that it does not depend on a backend's default.
+    matmul precision written into the program, so that it does not depend on a backend's default;
+    `rules` are those of the numerics class whose products it gets instead.
 
     Raises:
         ProgramError: the function cannot be traced for every batch size, depends on the platform,
@@ -71,7 +74,7 @@ def export_program(
     exports = [_export(name, jitted, shapes, platform, precision) for platform in _PLATFORMS]
     results = _result_tree(exports[0])
     with stablehlo.context():
-        lowered = _equal_form(name, exports)
+        lowered = _equal_form(name, exports, rules)
         signature = ProgramSignature(
             name=name,
             stablehlo=lowered.version,
@@ -133,7 +136,7 @@ def _without_paths() -> Generator[None]:
         jax.config.update(_LOCATION_LIMIT, before)
 
 
-def _equal_form(name: str, exports: list[jax_export.Exported]) -> _Lowered:
+def _equal_form(name: str, exports: list[jax_export.Exported], rules: ClassRules) -> _Lowered:
     """Return the one stored form of both lowerings; call inside `stablehlo.context()`."""
     where = f"program {name}"
     modules = [stablehlo.parse(x.mlir_module_serialized, where=where) for x in exports]
@@ -142,6 +145,7 @@ def _equal_form(name: str, exports: list[jax_export.Exported]) -> _Lowered:
         for operation in stablehlo.operations(module):
             module_checks.check_operation(operation, where=where)
         stablehlo.canonicalise(module, name)
+        class_form.write_class(module, rules, where=where)
     version = stablehlo.oldest_version(modules[0], where=where)
     named = stablehlo.serialise(modules[0], version)
     for module in modules:

@@ -20,6 +20,7 @@ from anh_jax.models.axes import spec_of
 from anh_jax.models.losses import Loss
 from anh_jax.models.model import ExampleField, Model
 from anh_jax.program import functions
+from anh_jax.program.class_check import check_class
 from anh_jax.program.export import export_program
 from anh_jax.program.init_check import InitKind, init_kind
 from anh_jax.program.signature import BATCH, Spec, StoredProgram, Tensor
@@ -29,6 +30,7 @@ from anh_jax.program.tensors import KEY_DTYPE, abstract, dtype_name, tensor_like
 from anh_jax.program.tree import Path, Tree, from_leaves, leaves_of
 from anh_jax.program.update_check import UpdateKind, check_elementwise
 from anh_jax.training.optimizer import Optimizer
+from attest.numerics_class import CLASSES, ClassRules
 
 NAMES = ("init", "gradient", "scalars", "update", "evaluate")
 _SCALARS = {
@@ -104,29 +106,32 @@ def build_programs(
     optimizer: Optimizer,
     fields: Mapping[str, ExampleField],
     *,
-    precision: str = "highest",
+    rules: ClassRules = CLASSES["f32"],
 ) -> ContractPrograms:
     """Export the five programs for examples with these fields (shapes without the batch).
 
-    `precision` is that of matrix products: `highest` for class f32.
+    `rules` are those of the contract's numerics class, which the programs are written in.
 
     Raises:
-        ProgramError: a part cannot be stored, or the programs do not fit together.
+        ProgramError: a part cannot be stored, does not round as the class says, or the programs do
+            not fit together.
     """
     sources = program_sources(model, loss, optimizer, fields)
-    return checked_programs(
+    programs = checked_programs(
         {
             name: export_program(
                 name,
                 source.function,
                 source.arguments,
                 output_specs=source.output_specs,
-                precision=precision,
+                rules=rules,
             )
             for name, source in sources.items()
         },
         update=optimizer.kind,
     )
+    check_class(programs.stored, rules)
+    return programs
 
 
 @dataclass(frozen=True)
