@@ -118,13 +118,18 @@ def salted_root(results: Sequence[StepResult], salts: Mapping[int, bytes]) -> by
 
     A leaf is `"anh v1 own gradient" || 0x00 || salt (32 bytes) || gradient root (32 bytes)`.
     """
-    ordered = sorted((r for r in results if r.gradient_root), key=lambda result: result.step)
-    return merkle.tree_root([merkle.leaf_hash(_own_leaf(r, salts[r.step])) for r in ordered])
+    return opened_root({r.step: r.gradient_root for r in results if r.gradient_root}, salts)
+
+
+def opened_root(own: Mapping[int, str], salts: Mapping[int, bytes]) -> bytes:
+    """Return the same root from gradient roots (hex) and salts by step."""
+    leaves = [_own_leaf(own[step], salts[step]) for step in sorted(own)]
+    return merkle.tree_root([merkle.leaf_hash(leaf) for leaf in leaves])
 
 
 def _text(value: float | None) -> str | None:
     return None if value is None else hex_float(value)
 
 
-def _own_leaf(result: StepResult, salt: bytes) -> bytes:
-    return b"anh v1 own gradient\x00" + salt + bytes.fromhex(result.gradient_root)
+def _own_leaf(root: str, salt: bytes) -> bytes:
+    return b"anh v1 own gradient\x00" + salt + bytes.fromhex(root)

@@ -5,6 +5,7 @@ tells its reporter the news (`seams.py`).
 """
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,11 @@ def train_worker(
     processes: int,
     broker: AttemptBroker,
     reporter: Reporter,
+    workbench: Callable[..., Workbench] = Workbench,
 ) -> None:
     """Train this process's part of a run until its last step, or until the reporter says stop.
 
+    `workbench` makes what executes the steps, from the arguments of `Workbench`.
     Raises AnhError in one line: what, where, what to do.
     """
     clock = time.perf_counter()
@@ -50,7 +53,7 @@ def train_worker(
     experiment = materials.experiment
     mesh = experiment.mesh
     sizes = MeshSizes(data=mesh.data, fsdp=mesh.fsdp, tensor=mesh.tensor)
-    bench = Workbench(materials, sizes, microbatch=experiment.plan.microbatch)
+    bench = workbench(materials, sizes, microbatch=experiment.plan.microbatch)
     checkpoints = TrainingCheckpoints(run.checkpoints, keep=experiment.checkpoints.keep)
     reporter.phase("programs loaded", time.perf_counter() - clock)
     clock = time.perf_counter()
