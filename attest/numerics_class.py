@@ -69,8 +69,8 @@ class ClassRules:
         a2, a2_cold: largest difference of two updates in learning rates, from step `COLD_STEPS`
             and before; None where it does not apply.
         a2_excess: what a difference above `a2` means.
-        a2_exempt: optimizers to which A2 does not apply: `sgd`, for which it is the gradient check
-            over again, and sign updates where rounding alone flips signs.
+        a2_exempt: optimizers to which A2 does not apply: those linear in the gradient, for which it
+            is the gradient check over again, and sign updates where rounding alone flips signs.
         local_zeros: whether an element with a zero tangent that is not structurally zero must be
             bit-equal too.
         null_gradient: what applies to a tensor whose gradient is mathematically zero, which the
@@ -91,7 +91,7 @@ class ClassRules:
     a2_excess: Excess
     local_zeros: LocalZeros
     basis: Literal["measured", "declared"]
-    a2_exempt: tuple[str, ...] = ("lion", "sgd")
+    a2_exempt: tuple[str, ...] = ("lion", "momentum", "sgd")
     phi: float = 1.0
     phi_sum: float = 4.0
     reduction: str = FLOAT32_ANY_ORDER
@@ -124,7 +124,7 @@ _LISTED = (
         a2_excess="refuted",
         local_zeros="refuted",
         basis="measured",
-        a2_exempt=("sgd",),
+        a2_exempt=("momentum", "sgd"),
     ),
     # Caps of the derived classes are 64 unit roundoffs; the largest honest spread that was measured
     # is 22 in f32 and 9 in bf16. Rounding this coarse revives dead units, so local zeros are left

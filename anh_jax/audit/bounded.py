@@ -80,7 +80,9 @@ class BoundedJudge:
         )
         seed = step_seed(self._seed, row.step)
         found = self._check.check(committed, seed=seed, walk=self._walk)
-        root = gradient_digest(found.reference, step=row.step, alg=self._alg).root.hex()
+        root = ""
+        if found.reference:
+            root = gradient_digest(found.reference, step=row.step, alg=self._alg).root.hex()
         judged = dataclasses.replace(
             result,
             outcome=found.outcome,

@@ -7,7 +7,6 @@ that are zero whatever rounds are compared by their bits. See docs/numerics.md, 
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -163,11 +162,3 @@ def _blocks(
             where = f"{name}{block_name(ours.shape, family, worst)}"
             found.append(Statistic(float(np.ravel(ratio)[worst]), where))
     return largest(found)
-
-
-def only_on_one_side(committed: Any, reference: Any) -> Statistic:
-    """Return infinity where a path is in one mapping of leaves alone, else 0."""
-    odd = committed.keys() ^ reference.keys()
-    if not odd:
-        return Statistic(0.0, "nowhere")
-    return Statistic(math.inf, f"{'/'.join(min(odd))}: only on one side")

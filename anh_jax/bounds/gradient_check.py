@@ -11,7 +11,6 @@ from anh_jax.bounds.acceptance import (
     TensorFinding,
     Terms,
     check_tensor,
-    only_on_one_side,
 )
 from anh_jax.bounds.spread import Spread, TensorSpread
 from anh_jax.bounds.statistic import Array, Statistic, host_leaves, largest
@@ -68,7 +67,7 @@ class GradientCheck:
         spread: Spread | None,
         structural: Mapping[Path, Array],
     ) -> Findings:
-        """Judge the committed `gradient` and `statistics` and a row's numbers.
+        """Judge the committed `gradient` and `statistics`, of the reference's form, and numbers.
 
         `reference` is what `gradient` gives here, `scalars` what the scalars program gives of the
         committed outputs: the norm is judged as a function of the gradient that is committed.
@@ -90,11 +89,7 @@ class GradientCheck:
         finite = Statistic(0.0, "finite flag")
         if bool(np.asarray(scalars["finite"])) != numbers.finite:
             finite = Statistic(math.inf, "finite flag")
-        sides = [
-            only_on_one_side(host_leaves(committed[part]), host_leaves(reference[part]))
-            for part in ("gradient", "statistics")
-        ]
-        return _summed(found, [finite, *sides])
+        return _summed(found, finite)
 
     def _pairs(
         self, committed: Any, reference: Any, numbers: RowNumbers, scalars: Any
@@ -102,8 +97,7 @@ class GradientCheck:
         for part in ("gradient", "statistics"):
             theirs = host_leaves(committed[part])
             for path, ours in host_leaves(reference[part]).items():
-                if path in theirs:
-                    yield (part, *path), theirs[path], ours
+                yield (part, *path), theirs[path], ours
         single = (
             ("loss", numbers.loss, reference["loss"]),
             ("weight", numbers.weight, reference["weight"]),
@@ -128,10 +122,10 @@ def _name(path: Path) -> str:
     return path_text(path[1:] if path[0] == "gradient" else path)
 
 
-def _summed(found: Mapping[Path, TensorFinding], others: list[Statistic]) -> Findings:
+def _summed(found: Mapping[Path, TensorFinding], finite: Statistic) -> Findings:
     moving = sorted(path for path in found if path[0] in ("gradient", "statistics"))
     return Findings(
-        a=largest([*(f.a for f in found.values()), *others]),
+        a=largest([*(f.a for f in found.values()), finite]),
         a_row=largest(f.a_row for f in found.values()),
         zeros=largest(f.zeros for f in found.values()),
         spread=largest(Statistic(found[path].spread, _name(path)) for path in moving),

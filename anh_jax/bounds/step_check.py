@@ -5,6 +5,7 @@ after it, each under its committed digest. Nothing here reads a record or a file
 origin can be judged: an audit's, an attacker's, a benchmark's.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -21,7 +22,7 @@ from anh_jax.bounds.update_judge import JudgedUpdate, UpdateFindings, update_jud
 from anh_jax.bounds.update_stage import UpdateInputs
 from anh_jax.bounds.walk import PairwiseCosine
 from anh_jax.errors import ProgramError
-from anh_jax.program.tree import Path
+from anh_jax.program.tree import Path, leaves_of, path_text
 from anh_jax.training.executor import Tree
 from anh_jax.training.optimizer import LEARNING_RATE
 from anh_jax.training.state import State, gradient_part, moving_part
@@ -58,7 +59,7 @@ class StepStatistics:
         capped: what could not be judged because rounding is too large: paths of outputs.
         outcome: of these checks together.
         words: why, in one line.
-        reference: the outputs of `gradient` as computed here.
+        reference: the outputs of `gradient` as computed here; empty where none were.
     """
 
     a: Statistic
@@ -112,6 +113,8 @@ class StepCheck:
 
         The residuals of its parameters are added to `walk`, which looks at steps together.
         """
+        if (odd := self._form(committed)) is not None:
+            return _malformed(odd)
         before = _placed(self._bench, committed.before)
         pieces = self._bench.batch(committed.step).pieces
         reference = self._bench.executor.gradient(before, pieces)
@@ -122,6 +125,17 @@ class StepCheck:
         judged = JudgedUpdate(inputs, committed.after, after)
         update = self._updates.judge(judged, seed=seed, walk=walk)
         return _concluded(findings, a2, update, reference, excess=self._rules.a2_excess)
+
+    def _form(self, committed: CommittedStep) -> Statistic | None:
+        """Return infinity where a committed tensor is none of the programs', else nothing."""
+        outputs, state = self._bench.abstract_outputs(), self._bench.abstract_state()
+        for part in ("gradient", "statistics"):
+            if odd := _odd_form(part, committed.outputs[part], outputs[part]):
+                return Statistic(math.inf, odd)
+        for part in ("parameters", "optimizer"):
+            if odd := _odd_form(part, committed.after[part], state[part]):
+                return Statistic(math.inf, odd)
+        return None
 
     def _outputs(
         self, committed: CommittedStep, before: State, pieces: Any, reference: Tree, seed: int
@@ -165,9 +179,9 @@ class StepCheck:
         self, committed: CommittedStep, before: State, reference: Tree, findings: Findings
     ) -> Statistic | None:
         limit = effect_limit(self._rules, optimizer=self._optimizer.name, step=committed.step)
-        theirs, ours = _gradient(committed.outputs), _gradient(reference)
-        if limit is None or host_leaves(theirs).keys() != host_leaves(ours).keys():
+        if limit is None:
             return None
+        theirs, ours = _gradient(committed.outputs), _gradient(reference)
         start = moving_part(before)
         differences: dict[Path, Array] = {}
         if self._optimizer.kind == "elementwise":
@@ -261,6 +275,35 @@ def _concluded(
         outcome=outcome,
         words=words,
         reference=reference,
+    )
+
+
+def _odd_form(part: str, committed: Tree, expected: Tree) -> str:
+    """Say which tensor is missing, too much or of another form; empty where none is."""
+    theirs, ours = leaves_of(committed, (part,)), leaves_of(expected, (part,))
+    if odd := theirs.keys() ^ ours.keys():
+        return f"{path_text(min(odd))}: only on one side"
+    for path, leaf in ours.items():
+        if (theirs[path].shape, theirs[path].dtype) != (leaf.shape, leaf.dtype):
+            return f"{path_text(path)}: another shape or dtype"
+    return ""
+
+
+def _malformed(odd: Statistic) -> StepStatistics:
+    """Refute what is not even of the programs' form; nothing is computed from it."""
+    none = Statistic(0.0, "nowhere")
+    return StepStatistics(
+        a=odd,
+        a_row=none,
+        zeros=none,
+        a2=None,
+        b=Statistic(math.inf, "not computed"),
+        walk=None,
+        spread=none,
+        capped=(),
+        outcome="refuted",
+        words=f"outside the bounds: {odd.where}",
+        reference={},
     )
 
 

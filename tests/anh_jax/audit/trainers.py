@@ -8,7 +8,7 @@ really computed.
 import copy
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ import anh_jax.audit.benches as benches_module
 import anh_jax.training.worker as worker_module
 from anh_jax import attested_run
 from anh_jax.audit.transcript import Transcript, read_transcript
+from anh_jax.bounds.spread import SpreadEstimator
 from anh_jax.experiment import experiment_yaml, load_experiment
 from anh_jax.preparation import prepare
 from anh_jax.run_directory import RunDirectory
@@ -163,6 +164,7 @@ class Workshop:
         self.materials: Materials = materials_of(self.prepared)
         self._benches: dict[MeshSizes, Workbench] = {}
         self._made = 0
+        self._spreads: SpreadEstimator | None = None
 
     def bench(self, materials: Any, sizes: MeshSizes, *, microbatch: int | None) -> Workbench:
         """Stand in for `Workbench`: programs are compiled once for all runs."""
@@ -200,6 +202,7 @@ class Workshop:
                     processes=1,
                     broker=DirectBroker(driver.grant),
                     reporter=QuietReporter(stop_after),
+                    workbench=self._faulty(fault),
                 )
         finally:
             driver._log.close()
@@ -207,16 +210,24 @@ class Workshop:
             attested_run.close(run, {})
         return run
 
-    def _plant(self, patch: pytest.MonkeyPatch, fault: Fault) -> None:
-        def bench(materials: Any, sizes: MeshSizes, *, microbatch: int | None) -> Any:
+    def _faulty(self, fault: Fault) -> Callable[..., Workbench]:
+        def bench(materials: Any, sizes: MeshSizes, *, microbatch: int | None) -> Workbench:
             return FaultyBench(self.bench(materials, sizes, microbatch=microbatch), fault)
 
+        return bench
+
+    def _plant(self, patch: pytest.MonkeyPatch, fault: Fault) -> None:
         honest = worker_module.exported_bytes
         patch.setattr(worker_module, "read_materials", self.read)
-        patch.setattr(worker_module, "Workbench", bench)
         patch.setattr(
             worker_module, "exported_bytes", lambda values: honest(fault.exported(values))
         )
+
+    def spreads(self, stored: Any, rules: Any) -> SpreadEstimator:
+        """Stand in for `SpreadEstimator`: the samples' program is compiled once for all audits."""
+        if self._spreads is None:
+            self._spreads = SpreadEstimator(stored, rules)
+        return self._spreads
 
     @contextmanager
     def auditing(self) -> Iterator[None]:
@@ -224,6 +235,7 @@ class Workshop:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(auditor_module, "read_materials", self.read)
             patch.setattr(benches_module, "Workbench", self.bench)
+            patch.setattr(benches_module, "SpreadEstimator", self.spreads)
             yield
 
 

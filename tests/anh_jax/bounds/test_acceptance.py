@@ -1,107 +1,280 @@
-"""Statistics accept at most 1, and nothing that is not a number accepts."""
+"""Check A holds every tensor and every block to its own rounding; zeros that stand are bits."""
 
+import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anh_jax.bounds.acceptance import (
-    Statistic,
-    check_numbers,
-    check_tensors,
-    element_ratio,
-    largest,
-    norm_ratio,
-)
+from anh_jax.bounds.acceptance import TensorFinding, Terms, check_tensor
+from anh_jax.bounds.blocks import block_shapes, block_sizes, block_sums
+from anh_jax.bounds.spread import TensorSpread
 
-CAP = 1e-4
 U = 2.0**-24
+TERMS = Terms(c=4, c_row=10, floor=U, cap=1e-4, local_zeros="refuted")
+ROWS, COLUMNS = 40, 30
 
 
-def tensor(*values: float) -> np.ndarray:
-    return np.array(values, np.float32)
+def spread_of(sigma: np.ndarray) -> TensorSpread:
+    """Return the spread of independent elements with these standard deviations."""
+    squares = np.asarray(sigma, np.float64) ** 2
+    blocks = tuple(np.asarray(x) for x in block_sums(squares))
+    return TensorSpread(float(squares.sum()), blocks, squares == 0)
 
 
-def test_norm_just_within_the_cap_accepts_and_just_outside_does_not() -> None:
-    reference = tensor(*[1.0] * 100)
-    for factor, accepted in ((0.9, True), (1.1, False)):
-        committed = (reference * np.float32(1 + factor * CAP)).astype(np.float32)
-        found = check_tensors({"w": committed}, {"w": reference}, cap=CAP)
-        assert found.accepted is accepted
-        assert found.where == "w"
+def gradient(seed: int = 0) -> np.ndarray:
+    """Return a gradient with one row that no example feeds and one column of a dead unit."""
+    values = np.random.default_rng(seed).normal(size=(ROWS, COLUMNS)).astype(np.float32)
+    values[7, :] = 0
+    values[:, 11] = 0
+    return values
 
 
-def test_statistic_that_is_not_a_number_does_not_accept() -> None:
-    assert not Statistic(math.nan, "w").accepted
-    assert not Statistic(math.inf, "w").accepted
-    assert Statistic(1.0, "w").accepted
+def sigma_of(reference: np.ndarray, relative: float = 1e-6) -> np.ndarray:
+    return relative * np.abs(reference)
 
 
-@given(st.permutations([0.0, 0.5, math.nan, 2.0]))
-def test_largest_keeps_what_is_not_a_number(values: list[float]) -> None:
-    assert math.isnan(largest(Statistic(value, str(value)) for value in values).value)
+def check(committed: Any, reference: Any, **changes: Any) -> TensorFinding:
+    spread = changes.pop("spread", None) or spread_of(sigma_of(reference))
+    structural = changes.pop("structural", None)
+    terms = dataclasses.replace(TERMS, **changes)
+    return check_tensor(
+        "w", committed, reference, terms=terms, spread=spread, structural=structural
+    )
+
+
+def accepted(found: TensorFinding) -> bool:
+    every = (found.a, found.a_row, found.zeros)
+    return all(statistic.accepted for statistic in every) and not found.capped
+
+
+def test_honest_rounding_passes() -> None:
+    reference = gradient()
+    for seed in range(20):
+        noise = np.random.default_rng(seed).normal(size=reference.shape) * sigma_of(reference)
+        found = check((reference + noise).astype(np.float32), reference)
+        assert accepted(found), found
+        assert 0 < found.a.value and 0 < found.a_row.value
+
+
+def test_distance_just_within_c_spreads_passes_and_just_outside_does_not() -> None:
+    reference = np.full((50, 20), 1.0, np.float32)
+    spread = spread_of(np.full(reference.shape, 1e-5))
+    for factor, passes in ((0.99, True), (1.01, False)):
+        found = check(reference + np.float32(factor * 4e-5), reference, spread=spread)
+        assert found.a.accepted is passes
+        assert found.a_row.accepted
+
+
+def test_rare_row_backdoor_passes_by_tensor_and_not_by_row() -> None:
+    reference = gradient()
+    sigma = sigma_of(reference)
+    sigma[3] *= 1e-3  # a row that is hardly fed
+    spread = spread_of(sigma)
+    committed = reference.copy()
+    push = 0.9 * 4 * math.sqrt(spread.square) / math.sqrt(COLUMNS)
+    committed[3] += np.float32(push) * (reference[3] != 0)
+    found = check(committed, reference, spread=spread)
+    assert found.a.accepted and found.zeros.accepted
+    assert not found.a_row.accepted and found.a_row.where == "w[3, :]"
+
+
+def test_dead_column_backdoor_passes_by_tensor_and_row_and_not_by_zeros() -> None:
+    reference = gradient()
+    spread = spread_of(sigma_of(reference))
+    committed = reference.copy()
+    # Within every row's tolerance, the column's spread being that of its rows: rows cannot see it.
+    per_row = 0.3 * 10 * np.sqrt(spread.blocks[0])
+    committed[:, 11] = per_row
+    scale = 0.9 * 4 * math.sqrt(spread.square) / np.linalg.norm(committed - reference)
+    committed[:, 11] *= np.float32(min(1.0, scale))
+    rows_only = dataclasses.replace(spread, blocks=spread.blocks[:1])
+    # In a class without local zeros, with rows alone, the whole attack passes ...
+    found = check(committed, reference, spread=rows_only, local_zeros="ignored")
+    assert accepted(found)
+    # ... exact zeros catch it, and columns do.
+    found = check(committed, reference, spread=rows_only)
+    assert found.zeros.value == math.inf and found.zeros.where == "w[0, 11]"
+    found = check(committed, reference, spread=spread, local_zeros="ignored")
+    assert found.a_row.value == math.inf and found.a_row.where == "w[:, 11]"
+
+
+def test_structural_zeros_are_bits_in_every_class_and_local_ones_are_not() -> None:
+    reference = gradient()
+    spread = spread_of(np.where(reference == 0, 0, 1e-5))
+    wide = dataclasses.replace(
+        spread, blocks=tuple(np.full(shape, 1.0) for shape in block_shapes(reference.shape))
+    )
+    committed = reference.copy()
+    committed[7, 2] = 1e-7
+    assert check(committed, reference, spread=wide, local_zeros="ignored").zeros.accepted
+    structural = np.zeros(reference.shape, np.bool_)
+    structural[7] = True
+    found = check(committed, reference, spread=wide, local_zeros="ignored", structural=structural)
+    assert (found.zeros.value, found.zeros.where) == (math.inf, "w[7, 2]")
+    # Structural means the tangent too: what moves in a sample is no zero.
+    moving = dataclasses.replace(wide, zero=np.zeros(reference.shape, np.bool_))
+    found = check(committed, reference, spread=moving, local_zeros="ignored", structural=structural)
+    assert found.zeros.accepted
+
+
+def test_negative_zero_is_no_zero() -> None:
+    reference = gradient()
+    committed = reference.copy()
+    committed[7, 2] = -0.0
+    assert not check(committed, reference).zeros.accepted
+
+
+def test_tensor_of_zeros_passes_by_its_bits_alone() -> None:
+    reference = np.zeros((4, 5), np.float32)
+    spread = spread_of(reference)
+    assert accepted(check(reference.copy(), reference, spread=spread))
+    for bad in (1e-30, -0.0):
+        committed = reference.copy()
+        committed[1, 2] = bad
+        found = check(committed, reference, spread=spread, local_zeros="ignored")
+        assert found.a.value == math.inf and found.a_row.value == math.inf
+
+
+def test_floor_is_relative_to_the_block_and_never_to_the_tensor() -> None:
+    reference = np.ones((10, 10), np.float32)
+    reference[4] = 1e-12
+    still = spread_of(np.zeros(reference.shape))
+    committed = reference.copy()
+    committed[4] += np.float32(1e-9)  # far below the tensor's floor, far above the row's own
+    found = check(committed, reference, spread=still)
+    assert found.a.accepted
+    assert not found.a_row.accepted and found.a_row.where == "w[4, :]"
+    ulp = reference * np.float32(1 + 2 * U)
+    assert accepted(check(ulp, reference, spread=still))
+
+
+def test_spread_above_the_cap_is_capped_and_not_judged_by_distance() -> None:
+    reference = np.ones((10, 10), np.float32)
+    for relative, capped in ((0.9e-4, False), (1.1e-4, True)):
+        spread = spread_of(np.full(reference.shape, relative))
+        far = check(reference * np.float32(3), reference, spread=spread)
+        assert far.capped is capped
+        assert far.a.accepted is capped
+        assert far.spread == pytest.approx(relative)
+
+
+def test_equal_bits_need_no_tolerance() -> None:
+    reference = np.ones((10, 10), np.float32)
+    loose = spread_of(np.full(reference.shape, 1.0))
+    assert accepted(check(reference.copy(), reference, spread=loose))
+    assert accepted(check_tensor("w", reference.copy(), reference, terms=TERMS, spread=None))
+
+
+def test_without_a_known_spread_other_bits_are_capped() -> None:
+    reference = np.ones((10, 10), np.float32)
+    committed = reference * np.float32(1 + 2 * U)
+    assert check_tensor("w", committed, reference, terms=TERMS, spread=None).capped
+
+
+def test_tensor_without_a_cap_is_judged_whatever_its_spread() -> None:
+    reference = np.full((10, 10), 1e-9, np.float32)
+    spread = spread_of(np.full(reference.shape, 2e-9))
+    near = check(-reference, reference, spread=spread, cap=math.inf)
+    assert accepted(near)
+    assert not check(reference * 100, reference, spread=spread, cap=math.inf).a.accepted
+
+
+def test_zeros_are_judged_above_the_cap_too() -> None:
+    reference = gradient()
+    spread = spread_of(np.abs(reference))
+    committed = reference.copy()
+    committed[7, 2] = 1e-9
+    found = check(committed, reference, spread=spread)
+    assert found.capped and not found.zeros.accepted
+
+
+def test_declared_bound_tightens() -> None:
+    reference = np.ones((10, 10), np.float32)
+    spread = spread_of(np.full(reference.shape, 1e-5))
+    committed = reference + np.float32(2e-5)
+    assert check(committed, reference, spread=spread).a.accepted
+    assert check(committed, reference, spread=spread, declared=3e-5).a.accepted
+    assert not check(committed, reference, spread=spread, declared=1e-5).a.accepted
+    # Blocks are not tightened.
+    assert check(committed, reference, spread=spread, declared=1e-5).a_row.accepted
+
+
+@given(st.floats(min_value=1e-12, max_value=1e3), st.floats(min_value=0, max_value=1e9))
+def test_inflated_declared_bound_gains_nothing(distance: float, declared: float) -> None:
+    reference = np.ones((5, 5), np.float32)
+    spread = spread_of(np.full(reference.shape, 1e-5))
+    committed = reference + np.float32(distance)
+    plain = check(committed, reference, spread=spread).a.value
+    assert check(committed, reference, spread=spread, declared=declared).a.value >= plain
+
+
+def test_declared_bound_below_the_floor_refutes_no_honest_trainer() -> None:
+    reference = np.random.default_rng(3).normal(size=(20, 20)).astype(np.float32)
+    rounded = np.nextafter(reference, np.float32(np.inf))
+    still = spread_of(np.zeros(reference.shape))
+    for declared in (0.0, 1e-12):
+        found = check(rounded, reference, spread=still, declared=declared)
+        assert found.a.accepted and found.a.value > 0
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_committed_value_that_is_not_finite_never_accepts(bad: float) -> None:
-    reference = tensor(1.0, 2.0, 3.0)
-    committed = tensor(1.0, bad, 3.0)
-    assert norm_ratio(committed, reference, cap=CAP) == math.inf
-    assert element_ratio(committed, [reference], reference, unit_roundoff=U) == math.inf
-    numbers = check_numbers({"loss": bad}, {"loss": 1.0}, cap=CAP)
-    assert not numbers.accepted
+    reference = gradient()
+    for relative in (1e-6, 1.0):  # below the cap and above it
+        committed = reference.copy()
+        committed[1, 1] = bad
+        found = check(committed, reference, spread=spread_of(sigma_of(reference, relative)))
+        assert found.a.value == math.inf
+
+
+def test_splice_covered_by_not_a_number_everywhere_never_accepts() -> None:
+    reference = gradient()
+    assert check(np.full_like(reference, np.nan), reference).a.value == math.inf
 
 
 def test_not_finite_in_the_same_place_is_compared_elsewhere() -> None:
-    reference = tensor(1.0, math.nan, math.inf)
-    assert norm_ratio(tensor(1.0, math.nan, math.inf), reference, cap=CAP) == 0.0
-    assert norm_ratio(tensor(1.00001, math.nan, math.inf), reference, cap=CAP) < 1
-    assert norm_ratio(tensor(1.1, math.nan, math.inf), reference, cap=CAP) > 1
-    assert norm_ratio(tensor(1.0, math.inf, math.nan), reference, cap=CAP) == math.inf
-    assert norm_ratio(tensor(1.0, math.nan, -math.inf), reference, cap=CAP) == math.inf
+    reference = np.array([1.0, math.nan, math.inf, 2.0], np.float32)
+    spread = spread_of(np.array([1e-6, 0, 0, 1e-6]))
+    near, far, moved = reference.copy(), reference.copy(), reference[[0, 2, 1, 3]]
+    near[0], far[0] = 1 + 1e-6, 1.1
+    assert accepted(check(near, reference, spread=spread))
+    assert not check(far, reference, spread=spread).a.accepted
+    assert not check(moved, reference, spread=spread).a.accepted
+    other = reference.copy()
+    other[2] = -math.inf
+    assert not check(other, reference, spread=spread).a.accepted
 
 
-def test_reference_of_zero_passes_by_its_bits_alone() -> None:
-    zero = tensor(0.0, 0.0)
-    assert norm_ratio(zero.copy(), zero, cap=CAP) == 0.0
-    assert norm_ratio(tensor(0.0, -0.0), zero, cap=CAP) == math.inf
-    assert norm_ratio(tensor(0.0, 1e-30), zero, cap=CAP) == math.inf
+def test_spread_that_is_not_a_number_judges_nothing() -> None:
+    reference = gradient()
+    spread = dataclasses.replace(spread_of(sigma_of(reference)), square=math.nan)
+    assert check(reference * np.float32(1.1), reference, spread=spread).capped
 
 
-def test_other_shape_dtype_or_path_never_accepts() -> None:
-    reference = tensor(1.0, 2.0)
-    assert norm_ratio(tensor(1.0), reference, cap=CAP) == math.inf
-    assert norm_ratio(reference.astype(np.float64), reference, cap=CAP) == math.inf
-    found = check_tensors({"a": reference, "b": reference}, {"a": reference}, cap=CAP)
-    assert (found.accepted, found.where) == (False, "b: only on one side")
+def test_other_shape_or_dtype_never_accepts() -> None:
+    reference = gradient()
+    assert check(reference[1:], reference).a.value == math.inf
+    assert check(reference.astype(np.float64), reference).a.value == math.inf
 
 
-def test_one_element_may_be_one_last_place_away_and_not_two() -> None:
-    expected, before = tensor(0.75), tensor(0.75)
-    one = np.nextafter(expected, np.float32(1))
-    two = np.nextafter(one, np.float32(1))
-    assert element_ratio(one, [expected], before, unit_roundoff=U) <= 1
-    assert element_ratio(two, [expected], before, unit_roundoff=U) > 1
+def test_number_is_one_block() -> None:
+    reference = np.array(2.0, np.float32)
+    spread = spread_of(np.array(0.0))
+    assert accepted(check(np.array(2 * (1 + 4 * U), "f4"), reference, spread=spread))
+    assert not check(np.array(2 * (1 + 1e-5), "f4"), reference, spread=spread).a.accepted
 
 
-def test_large_update_is_allowed_its_share_of_roundoffs() -> None:
-    expected, before = tensor(1e-3), tensor(-1.0)
-    # 16 u |update| = 9.5e-7 here, far more than a unit in the last place of the result.
-    assert element_ratio(expected + tensor(9e-7), [expected], before, unit_roundoff=U) <= 1
-    assert element_ratio(expected + tensor(1.1e-6), [expected], before, unit_roundoff=U) > 1
-
-
-def test_nearest_candidate_decides_each_element() -> None:
-    before = tensor(0.0, 0.0)
-    candidates = [tensor(1.0, 1.0), tensor(-1.0, -1.0)]
-    assert element_ratio(tensor(1.0, -1.0), candidates, before, unit_roundoff=U) == 0.0
-    assert element_ratio(tensor(1.0, 0.0), candidates, before, unit_roundoff=U) > 1
-
-
-@given(st.floats(min_value=-1e6, max_value=1e6, width=32), st.integers(0, 2**31))
-def test_equal_tensors_have_statistic_zero(value: float, seed: int) -> None:
-    values = np.random.default_rng(seed).normal(value, 1.0, 7).astype(np.float32)
-    assert norm_ratio(values.copy(), values, cap=CAP) == 0.0
-    assert element_ratio(values.copy(), [values], values, unit_roundoff=U) == 0.0
+@pytest.mark.parametrize("shape", [(), (5,), (4, 9), (3, 3, 8, 16)])
+def test_one_element_moved_far_fails_in_every_shape(shape: tuple[int, ...]) -> None:
+    random = np.random.default_rng(1)
+    reference = random.normal(size=shape).astype(np.float32)
+    spread = spread_of(np.full(shape, 1e-7))
+    committed = reference.copy()
+    committed.flat[-1] += np.float32(1e-4)
+    found = check(committed, reference, spread=spread)
+    assert not found.a_row.accepted
+    assert len(block_sizes(shape)) == len(spread.blocks)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from anh_jax.bounds.update_judge import ElementwiseJudge, JudgedUpdate
 from anh_jax.bounds.update_stage import UpdateInputs, UpdateStage
 from anh_jax.experiment_optimizers import AdamW, Lion, Momentum, Schedule, Sgd
 from anh_jax.program.functions import update_function
@@ -73,9 +74,10 @@ class Case:
                 jnp.asarray(self.constants),
             )
 
-    def check(self, after, inputs=None):
-        stage = UpdateStage(self.config, unit_roundoff=U)
-        return stage.check(inputs or self.inputs, after, self.compiled())
+    def check(self, after, inputs=None, config=None):
+        judge = ElementwiseJudge(UpdateStage(config or self.config, unit_roundoff=U))
+        update = JudgedUpdate(inputs or self.inputs, after, self.compiled())
+        return judge.judge(update, seed=0, walk=None).b
 
 
 @pytest.mark.parametrize("step", [0, 6])
@@ -146,8 +148,7 @@ def test_step_that_is_not_finite_moves_nothing() -> None:
 def test_program_of_another_rule_accepts_nothing() -> None:
     case = Case(CONFIGS["adamw"], step=2, seed=11)
     config = AdamW(learning_rate=1e-3, weight_decay=0.01, clip_norm=0.5, epsilon=1e-3)
-    stage = UpdateStage(config, unit_roundoff=U)
-    found = stage.check(case.inputs, case.compiled(), case.compiled())
+    found = case.check(case.compiled(), config=config)
     assert not found.accepted
     assert "the update program is of another rule" in found.where
 
@@ -165,3 +166,42 @@ def test_schedule_is_part_of_the_constants() -> None:
     config = AdamW(learning_rate=1e-2, schedule=Schedule(kind="cosine", warmup_steps=2))
     case = Case(config, step=4, seed=12)
     assert case.check(case.one_by_one()).accepted
+
+
+def test_velocity_is_allowed_the_size_of_its_terms() -> None:
+    """The terms of a velocity may cancel: its change is then no measure of their rounding."""
+    case = Case(CONFIGS["momentum"], step=3, seed=13)
+    honest = case.compiled()
+    stage = UpdateStage(case.config, unit_roundoff=U)
+    terms = np.abs(0.9 * case.state["optimizer"]["velocity"]["w"])
+    slots = {"velocity": {**honest["optimizer"]["velocity"]}}
+    slots["velocity"]["w"] = (slots["velocity"]["w"] + 8 * U * terms).astype(np.float32)
+    found = {r.name: r.worst for r in stage.residuals(
+        case.inputs, {**honest, "optimizer": slots}, honest)}  # fmt: skip
+    assert found["optimizer/velocity/w"].accepted
+    slots["velocity"]["w"] = (slots["velocity"]["w"] + 40 * U * terms).astype(np.float32)
+    found = {r.name: r.worst for r in stage.residuals(
+        case.inputs, {**honest, "optimizer": slots}, honest)}  # fmt: skip
+    assert not found["optimizer/velocity/w"].accepted
+
+
+@pytest.mark.parametrize("step", [0, 6])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_honest_update_by_another_compiler_is_no_walk(name: str, step: int) -> None:
+    case = Case(CONFIGS[name], step=step, seed=14)
+    judge = ElementwiseJudge(UpdateStage(case.config, unit_roundoff=U))
+    update = JudgedUpdate(case.inputs, case.one_by_one(), case.compiled())
+    walk = judge.judge(update, seed=0, walk=None).walk
+    assert walk is not None and walk.accepted
+
+
+def test_unit_added_to_every_parameter_is_a_walk_and_passes_element_by_element() -> None:
+    case = Case(CONFIGS["adamw"], step=6, seed=15)
+    honest = case.compiled()
+    up = jax.tree.map(lambda x: np.nextafter(x, np.float32(np.inf)), honest["parameters"])
+    judge = ElementwiseJudge(UpdateStage(case.config, unit_roundoff=U))
+    after = {**honest, "parameters": up}
+    found = judge.judge(JudgedUpdate(case.inputs, after, honest), seed=0, walk=None)
+    assert found.b.accepted
+    assert found.walk is not None and not found.walk.accepted
+    assert found.walk.where == "parameters/w"
