@@ -1,7 +1,8 @@
 """Composites whose derivative jax knows: value by the decomposition, tangent by jax's own rule.
 
 A decomposition is what the program computes, but may be built of bit tricks without derivative.
-Composites that are not listed are evaluated by their decomposition like a called function.
+Composites that are not listed are evaluated by their decomposition like a called function. jax's
+pass to the refined form turns some composites back into operators of their own (`chlo.erf`).
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +16,9 @@ from anh_jax.program.interpreter.scope import Rule, Scope
 
 def _known(function: Callable[..., Any]) -> Rule:
     def rule(scope: Scope, *inputs: Any) -> Any:
+        if not scope.operation.is_composite:
+            return function(*inputs)
+
         @jax.custom_jvp
         def decomposed(*values: Any) -> Any:
             (result,) = scope.decomposition(*values)
@@ -32,7 +36,7 @@ def _known(function: Callable[..., Any]) -> Rule:
 
 
 def _top_k(scope: Scope, x: Any) -> Any:
-    given = scope.get("composite_attributes")
+    given = scope.get("composite_attributes", scope.operation.attributes)
     if not given.get("largest", True):
         raise scope.error("it asks for the smallest values")
     return tuple(lax.top_k(x, given["k"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -113,10 +114,7 @@ class Evaluation:
             operation, place.name, block, values, self._run, self._decomposition(operation)
         )
 
-        def default(*operands: Any) -> Values:
-            found = rule(scope, *operands)
-            return tuple(found) if isinstance(found, tuple | list) else (found,)
-
+        default = partial(_evaluated, rule, scope)
         if all(isinstance(x, np.ndarray) for x in inputs):
             return default(*inputs)
         return self._shown(operation, inputs, default, place)
@@ -148,11 +146,11 @@ class Evaluation:
         return self.quiet().block(block, inputs, around, Place("region"))
 
     def _decomposition(self, operation: Operation) -> Callable[..., Values]:
-        def decomposed(*inputs: Any) -> Values:
-            name = operation.attributes["decomposition"]
-            return self.quiet().function(name, inputs, Place(name))
+        return partial(self._decomposed, operation)
 
-        return decomposed
+    def _decomposed(self, operation: Operation, *inputs: Any) -> Values:
+        name = operation.attributes["decomposition"]
+        return self.quiet().function(name, inputs, Place(name))
 
     def _check(self, operation: Operation, outputs: Values, place: Place) -> None:
         if len(outputs) != len(operation.output_types):
@@ -167,3 +165,9 @@ class Evaluation:
             f"program {self.program.name}: operator {operation.name} at {place.name} evaluates to"
             f" {found}, the program declares {declared}; a hook must keep shapes and dtypes"
         )
+
+
+# Apart from where it is used: a function made anew for each operator costs more than most do.
+def _evaluated(rule: Rule, scope: Scope, *operands: Any) -> Values:
+    found = rule(scope, *operands)
+    return tuple(found) if isinstance(found, tuple | list) else (found,)

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax import lax
 
+from anh_jax.program.interpreter.references import index_choice
 from anh_jax.program.interpreter.regions import monoid
 from anh_jax.program.interpreter.scope import Rule, Scope
 
@@ -24,7 +25,28 @@ def _reduce(scope: Scope, *operands: Any) -> Any:
         return known[0](values[0], dimensions)
     if count == 1:
         return lax.reduce(values[0], starts[0], _reducer(scope), dimensions)
+    if (chosen := _chosen_index(scope, values, starts)) is not None:
+        return chosen
     return lax.reduce(values, starts, _reducer(scope), dimensions)
+
+
+def _chosen_index(scope: Scope, values: Any, starts: Any) -> Any:
+    """Return value and index where the reduction is an argmax or argmin, else None."""
+    if len(values) != 2 or len(scope.get("dimensions")) != 1:
+        return None
+    (axis,) = scope.get("dimensions")
+    indices = scope.block.producer(scope.operation.inputs[1])
+    counts = indices is not None and indices.attributes.get("iota_dimension") == axis
+    dtypes = values[0].dtype.name, values[1].dtype.name
+    name = index_choice(scope.operation.regions[0], scope.values, dtypes) if counts else None
+    if name is None or not _same_bits(starts[1], _zero(values[1].dtype)):
+        return None
+    extreme, choose = (_lowest, lax.argmax) if name == "argmax" else (_highest, lax.argmin)
+    if not _same_bits(starts[0], extreme(values[0].dtype)):
+        return None
+    index = choose(values[0], axis, values[1].dtype)
+    value = jax.numpy.take_along_axis(values[0], jax.numpy.expand_dims(index, axis), axis)
+    return jax.numpy.squeeze(value, axis), index
 
 
 def _reduce_window(scope: Scope, *operands: Any) -> Any:

@@ -36,9 +36,9 @@ def check_operators(program: Program) -> None:
     Raises:
         ProgramError: names program, operator and place.
     """
+    known = {*RULES.operators, *RULES.composites, *RULES.structures}
     for place, operation in all_operations(program):
-        known = operation.name in RULES.operators or operation.name in RULES.structures
-        if not known and not operation.is_composite:
+        if operation.name not in known and not operation.is_composite:
             raise ProgramError(
                 f"program {program.name}: operator {operation.name} at {place} is not one that the"
                 " interpreter evaluates; write it with other operators, or declare the exact class"
