@@ -30,15 +30,15 @@ class MonteCarlo(RoundoffHook):
         super().__init__(rules, seed)
         self._amplitude = amplitude
 
-    def moved(self, value: jax.Array, deviation: float, source: Stream) -> jax.Array:
-        """Return the value, perturbed."""
-        return perturbed(value, deviation, self._amplitude, source)
+    def moved(self, value: jax.Array, roundoff: float, source: Stream) -> jax.Array:
+        """Return the value, perturbed by a standard deviation of one unit roundoff."""
+        return perturbed(value, roundoff, self._amplitude, source)
 
     def result(
-        self, visit: Visit, inputs: Values, value: jax.Array, deviation: float, source: Stream
+        self, visit: Visit, inputs: Values, value: jax.Array, roundoff: float, source: Stream
     ) -> jax.Array:
         """Return the result perturbed, except where the operator rounded nothing."""
-        moved = self.moved(value, deviation, source)
+        moved = self.moved(value, roundoff, source)
         if rounds(visit.operation) is not Rounds.RESULT:
             return moved
         exact = is_exact(visit.operation, inputs, value)

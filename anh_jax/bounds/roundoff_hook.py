@@ -32,14 +32,14 @@ class RoundoffHook(ABC):
         self._seed = seed
 
     @abstractmethod
-    def moved(self, value: jax.Array, deviation: float, source: Stream) -> jax.Array:
-        """Return the value with roundoff of that relative standard deviation."""
+    def moved(self, value: jax.Array, roundoff: float, source: Stream) -> jax.Array:
+        """Return the value with random roundoff; `roundoff` is its unit roundoff."""
 
     def result(
-        self, visit: Visit, inputs: Values, value: jax.Array, deviation: float, source: Stream
+        self, visit: Visit, inputs: Values, value: jax.Array, roundoff: float, source: Stream
     ) -> jax.Array:
         """Return an operator's result with roundoff."""
-        return self.moved(value, deviation, source)
+        return self.moved(value, roundoff, source)
 
     def __call__(self, visit: Visit, inputs: Values, default: Callable[..., Values]) -> Values:
         """Evaluate an operator with roundoff."""
@@ -57,24 +57,24 @@ class RoundoffHook(ABC):
         )
 
     def _products(self, visit: Visit, inputs: Values) -> Values:
-        deviation = max(self._rules.roundoff.dot, self._rules.roundoff.reduce) * _ROOT_HALF
+        roundoff = max(self._rules.roundoff.dot, self._rules.roundoff.reduce) * _ROOT_HALF
         return tuple(
-            self._read(visit, value, place, deviation) for place, value in enumerate(inputs)
+            self._read(visit, value, place, roundoff) for place, value in enumerate(inputs)
         )
 
     def _summands(self, visit: Visit, inputs: Values) -> Values:
         places = summands(visit.operation)
-        deviation = self._rules.roundoff.reduce
+        roundoff = self._rules.roundoff.reduce
         return tuple(
-            self._read(visit, value, place, deviation) if place in places else value
+            self._read(visit, value, place, roundoff) if place in places else value
             for place, value in enumerate(inputs)
         )
 
-    def _read(self, visit: Visit, value: Any, place: int, deviation: float) -> Any:
+    def _read(self, visit: Visit, value: Any, place: int, roundoff: float) -> Any:
         # A narrow operand was rounded when it was written, and its products are exact in float32.
         if not is_float(value) or is_narrow(value.dtype):
             return value
-        return self.moved(value, deviation, self._source(visit, f"operand {place}"))
+        return self.moved(value, roundoff, self._source(visit, f"operand {place}"))
 
     def _written(self, visit: Visit, inputs: Values, value: Any, source: Stream) -> Any:
         if not is_float(value):

@@ -43,9 +43,14 @@ class Sampler(Protocol):
 
 
 class NoiseSampler:
-    """Draws whole gradients with noise at every operator."""
+    """Draws whole gradients with noise at every operator.
 
-    unit = 1.0
+    Rounding to nearest errs by up to one unit roundoff, evenly: a deviation of 1/sqrt(3) of it.
+    Noise of a whole one is drawn and counted as that, for the less an element moves the more often
+    it stays where it is by chance, and would pass for an exact zero.
+    """
+
+    unit = 3**-0.5
 
     def __init__(self, program: InterpretedProgram, rules: ClassRules) -> None:
         self.traced = 0

@@ -6,7 +6,6 @@ says only after many samples. Operators whose derivative would silently be zero 
 when a tangent reaches them (`program/interpreter/refused.py`).
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +23,6 @@ SCALE = 2.0**12
 """Tangents are carried in units of 1 / SCALE: those of small float32 numbers do not underflow, and
 those of large float16 numbers do not overflow."""
 
-_ROOT3 = math.sqrt(3.0)
-
 
 class RoundoffTangents(RoundoffHook):
     """Injects tangents; `switch` is the float32 variable along which the derivative is taken."""
@@ -34,14 +31,14 @@ class RoundoffTangents(RoundoffHook):
         super().__init__(rules, seed)
         self._switch = switch
 
-    def moved(self, value: jax.Array, deviation: float, source: Stream) -> jax.Array:
-        """Return the value, with a tangent of its roundoff along the switch."""
+    def moved(self, value: jax.Array, roundoff: float, source: Stream) -> jax.Array:
+        """Return the value, with a tangent along the switch: uniform on +- one roundoff of it."""
         if value.dtype.itemsize == 1:
             raise ProgramError(
                 f"a value of {value.dtype.name}{list(value.shape)}: a tangent does not fit its few"
                 " digits; estimate the spread by noise"
             )
-        noise = signed_unit(source, value.shape) * jnp.float32(deviation * SCALE * _ROOT3)
+        noise = signed_unit(source, value.shape) * jnp.float32(roundoff * SCALE)
         still = lax.stop_gradient(value)
         # An infinity has no roundoff: masks are made of them.
         direction = jnp.where(jnp.isfinite(still), still * noise.astype(value.dtype), 0)

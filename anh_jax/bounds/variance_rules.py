@@ -16,6 +16,9 @@ from anh_jax.bounds.perturbation import is_float
 from anh_jax.errors import ProgramError
 from attest.numerics_class import ClassRules
 
+EVEN = 1 / 3
+"""Variance of an error that is spread evenly over +- one unit roundoff, in squared roundoffs."""
+
 
 @dataclass(frozen=True)
 class Varied:
@@ -63,7 +66,7 @@ Rule: TypeAlias = Callable[[Slopes], list[Varied]]
 
 def own_rounding(output: Any, rules: ClassRules) -> jax.Array:
     """Return the variance of rounding a result once; an infinity (a mask's, say) has none."""
-    own = jnp.square(_wide(output) * rules.roundoff.reduce)
+    own = jnp.square(_wide(output) * rules.roundoff.reduce) * EVEN
     return jnp.where(jnp.isfinite(output), own, 0)
 
 
@@ -123,7 +126,7 @@ def _product(slopes: Slopes) -> list[Varied]:
     squares = [jnp.square(_wide(x.value)) for x in slopes.inputs]
     changes = {"preferred_element_type": jnp.dtype(jnp.float32)}
     deviation = max(slopes.rules.roundoff.dot, slopes.rules.roundoff.reduce)
-    own = [x * deviation**2 / 2 for x in squares]
+    own = [x * deviation**2 * EVEN / 2 for x in squares]
     return slopes.rounded(
         slopes.again(first.square() + own[0], squares[1], **changes)
         + slopes.again(squares[0], second.square() + own[1], **changes)
@@ -137,7 +140,8 @@ def _sum(slopes: Slopes) -> list[Varied]:
 
 
 def _summand(slopes: Slopes, summand: Varied) -> jax.Array:
-    return summand.square() + jnp.square(_wide(summand.value) * slopes.rules.roundoff.reduce)
+    own = jnp.square(_wide(summand.value) * slopes.rules.roundoff.reduce) * EVEN
+    return summand.square() + own
 
 
 def _scattered(slopes: Slopes) -> list[Varied]:

@@ -97,7 +97,7 @@ def test_spread_is_some_roundoffs_of_the_gradient(
     found = estimate(estimator, case).tensors
     for path in (FIRST, BIAS, SECOND):
         ratio = found[path].square ** 0.5 / np.linalg.norm(reference[path])
-        assert 0.5 * U < ratio < 50 * U
+        assert 0.3 * U < ratio < 30 * U
 
 
 def test_zero_rows_and_columns_stay_exactly_zero(estimator: SpreadEstimator, case: Any) -> None:
@@ -164,7 +164,7 @@ def test_sum_of_products_has_the_spread_of_independent_roundings() -> None:
     parameters = {"w": np.ones(gradients.FEATURES, np.float32)}
     linear = gradients.case(lambda w, x, uniform: x @ w["w"], parameters, batch=400)
     x = linear.pieces[0]["x"].astype(np.float64)
-    expected = U * np.sqrt((x**2).sum(0) + x.sum(0) ** 2)
+    expected = U * np.sqrt(((x**2).sum(0) + x.sum(0) ** 2) / 3)
     estimator = SpreadEstimator(linear.stored, F32, method="jvp", samples=32)
     found = estimate(estimator, linear).tensors["gradient", "w"]
     assert np.isclose(found.square**0.5, np.linalg.norm(expected), rtol=0.45)
