@@ -167,6 +167,42 @@ def _refutation(path: Path, data: bytes) -> Description:
     return Description("refutation", facts, ["'anh verify FILE' runs its one operator"])
 
 
+def _state_equivocation(path: Path, data: bytes) -> Description:
+    from attest.served_tree import TreeClaim
+
+    value = cast("dict[str, Any]", canonical.decode(data, max_bytes=MAX_BYTES))
+    facts = [
+        (name, str(said)) for name, said in TreeClaim.from_fields(value["claim"]).fields().items()
+    ]
+    return Description(
+        "a state signed otherwise than its row", facts, ["'anh verify FILE' checks it"]
+    )
+
+
+def _withheld(path: Path, data: bytes) -> Description:
+    value = cast("dict[str, Any]", canonical.decode(data, max_bytes=MAX_BYTES))
+    facts = [("signed by", str(value["key"]))]
+    facts += [(name, readable(said)) for name, said in flat(value["report"]).items()]
+    return Description(
+        "report of withheld states", facts, ["'anh verify FILE --policy P' checks it"]
+    )
+
+
+def _shown_tree(path: Path, data: bytes) -> Description:
+    from attest.served_tree import ShownTree
+
+    shown = ShownTree.from_bytes(data)
+    manifest = shown.manifest
+    facts = [
+        ("run", manifest.run),
+        ("row", manifest.row),
+        ("tree", f"{manifest.part} {manifest.step}"),
+        ("tensors", str(len(manifest.tensors))),
+        ("signature", "none" if shown.signature is None else shown.signature.hex()),
+    ]
+    return Description("manifest of a state or gradient", facts, ["anh audit --states checks it"])
+
+
 def _signature(path: Path, data: bytes) -> Description:
     value = cast("dict[str, Any]", canonical.decode(data, max_bytes=MAX_BYTES))
     facts = [("name", str(value["name"])), ("StableHLO", str(value["stablehlo"]))]
@@ -183,6 +219,9 @@ _KINDS: tuple[tuple[set[str], Callable[[Path, bytes], Description]], ...] = (
     ({"payload", "payloadType", "signatures"}, _envelope),
     ({"checkpoint", "records", "nodes"}, _proof),
     ({"artifact", "claim", "recording"}, _refutation),
+    ({"attempt", "claim", "record"}, _state_equivocation),
+    ({"key", "report", "signature"}, _withheld),
+    ({"manifest", "signature"}, _shown_tree),
     ({"line", "opening", "run"}, _opened_tile),
     ({"header", "setSiblings", "tile"}, _opening),
     ({"arguments", "inputs", "outputs", "stablehlo"}, _signature),

@@ -1,7 +1,6 @@
 """Audits one closed run: re-executes its sampled steps in order and checks it as a whole."""
 
 import dataclasses
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +8,8 @@ from dataclasses import dataclass
 import jax
 
 from anh_jax.audit.benches import Benches
-from anh_jax.audit.bounded import BoundedJudge, Opened
+from anh_jax.audit.bounded import Opened
+from anh_jax.audit.drift import DriftFinding
 from anh_jax.audit.exact import ExactJudge, Judged
 from anh_jax.audit.kept_states import KeptStates
 from anh_jax.audit.replay import Reached, Replay, Unreached
@@ -19,7 +19,7 @@ from anh_jax.audit.sampling import overlaps
 from anh_jax.audit.state_source import StateSource, Withheld
 from anh_jax.audit.transcript import Transcript
 from anh_jax.audit.unmoved import Unmoved
-from anh_jax.bounds.walk import PairwiseCosine
+from anh_jax.audit.weighing import Weighing
 from anh_jax.digest.host import tree_digest
 from anh_jax.environment import execution_class
 from anh_jax.line import SignedRow
@@ -41,7 +41,8 @@ Progress = Callable[[StepResult, int], None]
 class Findings:
     """Everything that an audit found.
 
-    `walk` looks at the residuals of all weighed updates together. `spread_seed` is what this
+    `walk` looks at the residuals of all weighed updates together, `drift` at those of all weighed
+    gradients. `spread_seed` is what this
     auditor drew, after all steps were committed, to estimate rounding with: 64 bits, from which the
     checks can be repeated. `counts` are those of the verified final state over the hold-out set,
     None where that state could not be produced. `seconds` were spent on all steps together,
@@ -54,6 +55,7 @@ class Findings:
     line: Check
     export: Check
     walk: Check
+    drift: DriftFinding
     spread_seed: int
     counts: Counts | None
     seconds: float
@@ -94,9 +96,6 @@ class Auditor:
         self._mesh = mesh
         self._alg = transcript.genesis.alg
         self._judges: dict[int, ExactJudge] = {}
-        self._bounds: dict[MeshSizes, BoundedJudge] = {}
-        self._seed = secrets.randbits(64)
-        self._walk = PairwiseCosine()
         self._beside = overlaps(transcript.line)
         self._refuted: set[int] = set()
         self._linked = 0
@@ -105,6 +104,7 @@ class Auditor:
         )
         self._first_root = tree_digest(first, step=0, alg=self._alg).root.hex()
         self._unmoved = Unmoved(self.materials, first)
+        self._weighing = Weighing(self._benches, transcript, self._unmoved)
 
     def close(self) -> None:
         """Release the checkpoints' threads."""
@@ -151,8 +151,9 @@ class Auditor:
             init=init,
             line=line,
             export=check_export(parameters, self._transcript),
-            walk=check_walk(self._walk),
-            spread_seed=self._seed,
+            walk=check_walk(self._weighing.walk, results),
+            drift=self._weighing.drift.finding(),
+            spread_seed=self._weighing.seed,
             counts=counts,
             seconds=clocks[-1] - clocks[0],
             step_seconds=tuple(b - a for a, b in zip(clocks, clocks[1:], strict=False)),
@@ -221,8 +222,10 @@ class Auditor:
         """
         words = unreached.words
         start = self._kept.origins(step - 1).start
-        if self._kept.asked_for or (self._benches.native and step > 1):
-            words = f"{self._kept.missing(start or step - 1)}; {words}"
+        if self._kept.asked_for:
+            words = self._kept.missing(start)
+        elif self._benches.native and step > 1:
+            words = f"{self._kept.missing(step - 1)}; {words}"
         result = StepResult(step, self._kept.outcome(start), words)
         if unreached.last is None or unreached.last.step + 1 in self._refuted:
             return result
@@ -284,18 +287,7 @@ class Auditor:
             return dataclasses.replace(judged.result, outcome=outcome, words=words)
         exact = judged.result.outcome == "pass"
         opened = Opened(before.state, outputs, after, exact=exact)
-        return self._judge_on(bench).judge(opened, signed.row, judged.result)
-
-    def _judge_on(self, bench: Workbench) -> BoundedJudge:
-        if bench.sizes not in self._bounds:
-            self._bounds[bench.sizes] = BoundedJudge(
-                self._benches.step_check(bench),
-                self._unmoved,
-                alg=self._alg,
-                seed=self._seed,
-                walk=self._walk,
-            )
-        return self._bounds[bench.sizes]
+        return self._weighing.judge(bench, opened, signed, judged.result)
 
     def _check_init(self) -> Check:
         match = self.match(self._transcript.attempts[1])

@@ -54,7 +54,7 @@ def command(
     if samples is not None and steps is not None:
         raise CommandError("--samples and --steps: give one of them")
     if intend and not (samples is None and steps is None and mesh is None and states is None):
-        raise CommandError("--intend only announces: leave out --samples, --steps, --mesh and --states")
+        raise CommandError("--intend only announces: leave out the flags that say what to audit")
     set_compile_cache()
     from launch import audit_answer, auditing
     from launch.announcement import announce

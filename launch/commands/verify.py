@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 _OPENED = b'{"format":"anh opened tile'
 _REFUTATION = b'{"artifact":"'
+_STATES = (b'{"attempt":', b'{"key":"')
 
 
 @click.command(name="verify")
@@ -57,6 +58,12 @@ def command(
         from launch.refuting import check_refutation
 
         answer = check_refutation(data)
+        emit(form, answer.document, answer.lines)
+        return answer.exit_code
+    if data.startswith(_STATES):
+        from launch.state_findings import check_state_evidence
+
+        answer = check_state_evidence(data, None if policy is None else read_policy(policy))
         emit(form, answer.document, answer.lines)
         return answer.exit_code
     if policy is None:
