@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
+from anh_jax.class_support import check_runnable
 from anh_jax.data.batches import (
     Batch,
     BatchReader,
@@ -140,6 +142,7 @@ class Workbench:
         self.sizes = sizes
         self._holdout_checked = False
         self.mesh = make_mesh(**sizes.as_dict())
+        check_runnable(materials.contract.numerics.class_, jax.default_backend())
         self._sharding = batch_sharding(self.mesh)
         batch_size = materials.contract.batch_size
         self._parts = _parts(batch_size, microbatch, sizes.data * sizes.fsdp)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from anh_jax.class_support import runnable_classes
 from launch import accelerators
 
 
@@ -96,7 +97,9 @@ def devices(
     if warning is not None:
         detail, _, fix = warning.partition("; fix: ")
         return Finding("devices", Status.WARN, detail, fix)
-    return Finding("devices", Status.GOOD, f"{seen.count} x {seen.kind} ({seen.backend})")
+    classes = ", ".join(runnable_classes(seen.backend))
+    detail = f"{seen.count} x {seen.kind} ({seen.backend}); numerics classes {classes}"
+    return Finding("devices", Status.GOOD, detail)
 
 
 def _existing(folder: Path) -> Path:

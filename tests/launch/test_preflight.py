@@ -58,7 +58,8 @@ def test_pinned_pairs_are_those_of_this_environment() -> None:
 
 def test_devices_that_jax_sees_are_named() -> None:
     found = preflight.devices(lambda: Seen("gpu", 2, "NVIDIA H100"), lambda: GPU)
-    assert found == Finding("devices", Status.GOOD, "2 x NVIDIA H100 (gpu)")
+    classes = "numerics classes f32, tf32, bf16x3, bf16_f32acc, bf16"
+    assert found == Finding("devices", Status.GOOD, f"2 x NVIDIA H100 (gpu); {classes}")
 
 
 def test_gpu_that_jax_does_not_see_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
