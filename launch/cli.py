@@ -47,6 +47,7 @@ VERBS = (
     Verb("replay", CHECK, "Make a step again bit for bit; hand it over or serve it."),
     Verb("bisect", CHECK, "Find the first bad step, and the operator at fault in it."),
     Verb("canary", CHECK, "Try auditors with a run that has faults planted in it."),
+    Verb("redteam", CHECK, "Attack a contract in every way we know and count what is seen."),
     Verb("show", CHECK, "Print every number of one step, and how to replay it."),
     Verb("diff", CHECK, "Compare two runs and name the first step that differs."),
     Verb("digest", CHECK, "Print the state digest of a step, or predict its cost."),

@@ -137,6 +137,12 @@ class RareRow(BackdoorAttack):
 
 
 class _DeadColumn(_Backdoor):
+    def cheated_gradient(self, state: State, outputs: Tree, step: int) -> Tree:
+        if not dead_units(self.bench, state["parameters"]).any():
+            self.bad.discard(step)  # all of them are awake: there is nothing left to cheat on
+            return outputs
+        return super().cheated_gradient(state, outputs, step)
+
     def allowed(self, wish: jax.Array, state: State) -> jax.Array:
         """Return the part of the wish in the columns of dead units, all rows but unused ones."""
         dead = dead_units(self.bench, state["parameters"])

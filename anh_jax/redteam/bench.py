@@ -150,6 +150,7 @@ class RedTeamBench:
         first = trainer.first(self.initial_state())
         bench = _starting_at(self.workbench, first)
         run = open_run(self.prepared, self.new_folder(), bench=bench, bound=trainer.bound)
+        trainer.begun(run.directory)
         state = run.initial_state
         for step in run.steps:
             outputs = trainer.gradient(state, step)

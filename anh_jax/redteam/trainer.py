@@ -7,13 +7,15 @@ not its arithmetic.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anh_jax.program.tree import Path, from_leaves, leaves_of
+from anh_jax.program.tree import Path as TreePath
+from anh_jax.program.tree import from_leaves, leaves_of
 from anh_jax.redteam.attack import Attack, Outcome, Trial
 from anh_jax.training.executor import Tree
 from anh_jax.training.state import State
@@ -34,9 +36,12 @@ class Trainer:
 
     def __init__(self, bench: RedTeamBench, bad: frozenset[int], *, turn: int = 0) -> None:
         self.bench = bench
-        self.bad = bad
+        self.bad = set(bad)
         self.turn = turn
         self.random = np.random.default_rng(1000 + turn)
+
+    def begun(self, directory: Path) -> None:
+        """Take notice of the run once genesis is signed, before its first step."""
 
     def first(self, state: State) -> State:
         """Return the state to begin with, given the contract's state 0."""
@@ -129,12 +134,12 @@ def statistic_of(result: StepResult) -> float | None:
     return max(known, default=None)
 
 
-def with_leaf(tree: Tree, path: Path, value: Any) -> Tree:
+def with_leaf(tree: Tree, path: TreePath, value: Any) -> Tree:
     """Return a tree in which one leaf is another."""
     return from_leaves({**leaves_of(tree), path: value})
 
 
-def largest_matrix(tree: Tree) -> Path:
+def largest_matrix(tree: Tree) -> TreePath:
     """Return the path of the largest tensor of at least two axes."""
     leaves = {path: leaf for path, leaf in leaves_of(tree).items() if leaf.ndim > 1}
     return max(leaves, key=lambda path: (leaves[path].size, path))

@@ -1,0 +1,205 @@
+"""Honest executors against the same checks: how often is somebody refused who did nothing wrong?
+
+Each variant computes the same steps in a process of its own, and counts only where it is proven to
+round otherwise: where its bits differ. The thresholds are the contract's; nothing is fitted here,
+and the states are drawn from seeds that no calibration used (5000 and up).
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from anh_jax.bounds.step_check import CommittedStep, StepStatistics
+from anh_jax.redteam.bench import RedTeamBench
+from anh_jax.redteam.executors import BEFORE, NUMBERS, VARIANTS, Variant, child_environment
+from anh_jax.redteam.step_numbers import row_numbers
+from anh_jax.redteam.table import json_number, upper_limit
+from anh_jax.run_directory import RunDirectory
+from anh_jax.training.retained_steps import RetainedSteps
+from anh_jax.training.state import State
+
+_FIRST_SEED = 5000
+_WARM = 10
+_SPIKE = 0.5
+_TIMEOUT = 900
+# Names the Python of another environment, whose jax is of another version.
+OTHER_PYTHON = "ANH_OTHER_PYTHON"
+
+
+@dataclass(frozen=True)
+class Replay:
+    """One step computed by a variant: its outcome, its margin, and the share of bits that differ."""
+
+    variant: str
+    state: str
+    outcome: str
+    margin: float
+    changed: float
+    words: str
+
+
+@dataclass(frozen=True)
+class HonestCount:
+    """All replays; those without a changed bit are counted apart, for they show nothing."""
+
+    replays: tuple[Replay, ...]
+    inert: tuple[Replay, ...]
+    faults: Mapping[str, str]
+
+    @property
+    def n(self) -> int:
+        """Return how many replays count."""
+        return len(self.replays)
+
+    @property
+    def false_rejects(self) -> int:
+        """Return how many honest replays were refuted."""
+        return sum(replay.outcome == "refuted" for replay in self.replays)
+
+    @property
+    def uncovered(self) -> int:
+        """Return how many could not be judged."""
+        return sum(replay.outcome == "unattestable" for replay in self.replays)
+
+    def document(self) -> dict[str, Any]:
+        """Return the counts as JSON values."""
+        margins = [replay.margin for replay in self.replays]
+        states = {(replay.state) for replay in self.replays}
+        return {
+            "n": self.n,
+            "independent_states": len(states),
+            "false_rejects": self.false_rejects,
+            "upper_limit": upper_limit(self.false_rejects, self.n),
+            "unattestable": self.uncovered,
+            "inert": len(self.inert),
+            "margin": json_number(max(margins, default=None)),
+            "variants": [dict(zip(self.heads, row, strict=True)) for row in self.rows()],
+            "not_run": dict(self.faults),
+        }
+
+    heads = ("variant", "n", "false rejects", "largest margin", "bits changed", "inert")
+
+    def rows(self) -> list[list[str]]:
+        """Return a line of text cells for each variant."""
+        rows: list[list[str]] = []
+        for name in dict.fromkeys(r.variant for r in (*self.replays, *self.inert)):
+            mine = [r for r in self.replays if r.variant == name]
+            still = sum(r.variant == name for r in self.inert)
+            rejects = sum(r.outcome == "refuted" for r in mine)
+            margin = max((r.margin for r in mine), default=0.0)
+            changed = float(np.mean([r.changed for r in mine])) if mine else 0.0
+            rows.append([name, str(len(mine)), str(rejects), f"{margin:.2g}", f"{changed:.1%}",
+                         str(still)])  # fmt: skip
+        return rows
+
+    def lines(self) -> list[str]:
+        """Return the counts in words."""
+        limit = upper_limit(self.false_rejects, self.n)
+        told = [f"honest variants: {self.false_rejects} of {self.n} replays refused "
+                f"(one-sided 95 % limit {limit:.2%}), {self.uncovered} not judged, "
+                f"{len(self.inert)} without a changed bit left out"]  # fmt: skip
+        told += [f"  {name}: not run: {why}" for name, why in self.faults.items()]
+        refused = [replay for replay in self.replays if replay.outcome == "refuted"]
+        return told + [f"  {r.variant} at {r.state}: {r.words}" for r in refused]
+
+
+def count_honest(
+    bench: RedTeamBench,
+    *,
+    rounds: int,
+    told: Callable[[str], None],
+    variants: Sequence[Variant] = VARIANTS,
+) -> HonestCount:
+    """Replay cold, warm and spiked states by each variant and judge every step."""
+    folder = bench.new_folder()
+    run = RunDirectory.create(folder)
+    bench.prepared.write(run)
+    states = [found for turn in range(rounds) for found in _states(bench, turn)]
+    before = RetainedSteps(folder / BEFORE)
+    for number, (_, state) in enumerate(states, start=1):
+        outputs = bench.gradient(state, bench.piece(int(state["step"]) + 1))
+        before.save(number, outputs, state)
+    replays: list[Replay] = []
+    inert: list[Replay] = []
+    faults: dict[str, str] = {}
+    for variant in variants:
+        if fault := _compute(folder, variant, bench.batch_size):
+            faults[variant.name] = fault
+            continue
+        for number, (name, state) in enumerate(states, start=1):
+            replay = _judged(bench, folder, variant, number, name, state)
+            (replays if replay.changed else inert).append(replay)
+        told(f"honest, {variant.name}: {sum(r.variant == variant.name for r in replays)} replays")
+    return HonestCount(tuple(replays), tuple(inert), faults)
+
+
+def _states(bench: RedTeamBench, turn: int) -> list[tuple[str, State]]:
+    """Return a cold state, a warm one and one with a loss spike, of a seed of their own."""
+    cold = bench.initial_state(_FIRST_SEED + turn)
+    warm = {**cold}
+    for step in range(1, min(_WARM, bench.steps - 1) + 1):
+        warm = bench.update(warm, bench.gradient(warm, bench.piece(step)), step)
+    random = np.random.default_rng(_FIRST_SEED + turn)
+
+    def shaken(weights: jax.Array) -> jax.Array:
+        noise = 1 + _SPIKE * random.standard_normal(weights.shape)
+        return weights * noise.astype(np.float32)
+
+    spike = {**warm, "parameters": jax.tree.map(shaken, warm["parameters"])}
+    return [(f"cold {turn}", cold), (f"warm {turn}", warm), (f"spike {turn}", spike)]
+
+
+def _compute(folder: Path, variant: Variant, batch: int) -> str:
+    """Run a variant in a process of its own; return why it could not, in a line."""
+    if batch % variant.devices or batch % variant.pieces:
+        return f"a batch of {batch} does not divide by {max(variant.devices, variant.pieces)}"
+    python = sys.executable
+    if variant.name == "other-jax":
+        python = os.environ.get(OTHER_PYTHON, "")
+        if not python:
+            return f"{OTHER_PYTHON} names no other Python"
+    command = [python, "-m", "anh_jax.redteam.executors", str(folder), variant.name]
+    environment = child_environment(variant)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+    )
+    if done.returncode:
+        return (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1][:200]
+    return ""
+
+
+def _judged(
+    bench: RedTeamBench, folder: Path, variant: Variant, number: int, name: str, state: State
+) -> Replay:
+    kept = RetainedSteps(folder / variant.name)
+    numbers = json.loads((folder / variant.name / NUMBERS).read_text())[str(number)]
+    shapes = bench.workbench
+    step = int(state["step"]) + 1
+    outputs = kept.outputs(number, shapes.abstract_outputs())
+    after = kept.state(number, shapes.abstract_state())
+    committed = CommittedStep(step, state, outputs, after, row_numbers(numbers))
+    found = bench.step_check().check(committed, seed=_FIRST_SEED + number)
+    changed = changed_share(outputs["gradient"], found.reference["gradient"])
+    return Replay(variant.name, name, found.outcome, margin_of(found), changed, found.words)
+
+
+def margin_of(found: StepStatistics) -> float:
+    """Return the largest statistic over its threshold."""
+    every = (found.a, found.a_row, found.zeros, found.a2, found.b, found.walk)
+    return max(statistic.value for statistic in every if statistic is not None)
+
+
+def changed_share(ours: Any, theirs: Any) -> float:
+    """Return the share of elements whose bits differ."""
+    pairs = list(zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True))
+    words = [(np.asarray(a), np.asarray(b)) for a, b in pairs]
+    different = sum(int((a.view(np.uint32) != b.view(np.uint32)).sum()) for a, b in words)
+    return different / sum(a.size for a, _ in words)

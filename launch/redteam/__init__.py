@@ -1,0 +1,1 @@
+"""Red team: attacks on the log, the proof, the sample and the auditors."""

@@ -1,0 +1,168 @@
+"""Where attacks on records happen: real runs in real logs, and a reader who trusts others.
+
+`acme` audits, `eye.example` monitors, `w.example` witnesses; the trainer runs everything else. All
+of it is made by the functions of the real commands.
+"""
+
+import contextlib
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from anh_jax.redteam.bench import RedTeamBench
+from anh_jax.redteam.other_rule import RateOnePercent
+from anh_jax.redteam.trainer import Trainer
+from anh_jax.run_directory import RunDirectory
+from attest.client import verify_run
+from attest.errors import AttestError
+from attest.keys import PrivateKey, Role
+from attest.level import Level
+from attest.log.shipper import Shipper
+from attest.memory import Memory
+from attest.policy import load_policy
+from attest.trust import Policy
+from attest.verdict import Verdict
+from launch.announcement import announce
+from launch.auditing import Audited, Wanted, audit
+from launch.auditor_name import Asked
+from launch.driver import run_log
+from launch.policy_draft import Draft, build
+from launch.prover import prove
+from launch.status_log import StatusLog, monitor_name
+
+AUDITOR, MONITOR, WITNESS = "acme", "eye.example", "w.example"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the light client says: a verdict, or why it refuses; `text` is either in words."""
+
+    verdict: Verdict | None
+    refusal: str
+
+    @property
+    def text(self) -> str:
+        """Return the headline or the refusal."""
+        return self.refusal if self.verdict is None else self.verdict.headline()
+
+    @property
+    def accepted(self) -> bool:
+        """Tell whether the reader's policy is met: a run sampled by a foreign operator."""
+        return self.verdict is not None and self.verdict.exit_code == 0
+
+
+class RecordPlace:
+    """Closed runs to attack: an honest one, and one that cheats at every step.
+
+    Both were announced to be audited by acme before their final records, and nobody audited yet.
+    """
+
+    def __init__(self, bench: RedTeamBench, folder: Path) -> None:
+        self.bench = bench
+        self._folder = folder
+        self._numbers = itertools.count(1)
+        self.auditor = _new_key(folder, "acme-key")
+        self.monitor = _new_key(folder, "eye-key")
+
+    def honest(self) -> RunDirectory:
+        """Return a fresh copy of the honest run."""
+        return self._copy(self.bench.once("announced", lambda: self._train(Trainer, frozenset())))
+
+    def cheated(self) -> RunDirectory:
+        """Return a fresh copy of a run whose learning rate is 1 % too large at every step."""
+        bad = frozenset(range(1, self.bench.steps + 1))
+        made = self.bench.once("cheated", lambda: self._train(RateOnePercent.trainer, bad))
+        return self._copy(made)
+
+    def audit(self, run: RunDirectory, *, samples: int | None = None) -> Audited:
+        """Let acme audit the sample that its nonce draws."""
+        with self.home():
+            return audit(run.root, self.asked(), Wanted(samples=samples or self.bench.steps // 2))
+
+    def asked(self) -> Asked:
+        """Return acme's key as the commands take it."""
+        return Asked(key=str(self.auditor), operator=AUDITOR)
+
+    def watch(self, run: RunDirectory) -> None:
+        """Let the monitor sign a status of the log."""
+        with self.home(), StatusLog(run.root) as log:
+            log.sign(monitor_name(run.root, str(self.monitor), MONITOR))
+
+    def prove(self, run: RunDirectory) -> bytes:
+        """Assemble the proof as an honest prover does."""
+        with run_log(run) as log:
+            return prove(run, log).read_bytes()
+
+    def policy(self, run: RunDirectory) -> Policy:
+        """Return the policy of a reader who wants a run sampled by acme and watched by eye."""
+        own = load_policy(run.root / "policy.toml")
+        return build(
+            Draft(
+                like=run.root / "policy.toml",
+                witnesses=[f"{own.witnesses[0].key.to_text()}={WITNESS}"],
+                keys=[
+                    (Role.AUDITOR, f"{self.auditor}={AUDITOR}"),
+                    (Role.MONITOR, f"{self.monitor}={MONITOR}"),
+                ],
+                level=Level.SAMPLED.name.lower(),
+            )
+        )
+
+    def read(self, run: RunDirectory, proof: bytes, *, memory: Memory | None = None) -> Reading:
+        """Return what the reader's client makes of a proof."""
+        return self.read_under(self.policy(run), proof, memory=memory)
+
+    def read_under(self, policy: Policy, proof: bytes, *, memory: Memory | None = None) -> Reading:
+        """Return what the client of a reader with another policy makes of a proof."""
+        try:
+            return Reading(verify_run(proof, policy, history=memory), "")
+        except AttestError as error:
+            return Reading(None, str(error))
+
+    @contextlib.contextmanager
+    def home(self) -> Iterator[None]:
+        """Keep nonces and salts in the folder of the red team."""
+        before = os.environ.get("ANH_HOME")
+        os.environ["ANH_HOME"] = str(self._folder / "home")
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["ANH_HOME"]
+            else:
+                os.environ["ANH_HOME"] = before
+
+    def new_folder(self) -> Path:
+        """Return a folder that does not exist yet."""
+        return self._folder / f"case-{next(self._numbers)}"
+
+    def _copy(self, run: RunDirectory) -> RunDirectory:
+        return RunDirectory.open(Path(shutil.copytree(run.root, self.new_folder())))
+
+    def _train(self, kind: type[Trainer], bad: frozenset[int]) -> RunDirectory:
+        place = self
+
+        class Announced(kind):
+            """Lets acme announce its audit before the first step."""
+
+            def begun(self, directory: Path) -> None:
+                run = RunDirectory.open(directory)
+                with run_log(run) as log:
+                    Shipper(run.root, log).drain()
+                with place.home():
+                    announce(directory, place.asked())
+
+        run = self.bench.train(Announced(self.bench, bad))
+        self.prove(run)
+        return run
+
+
+def _new_key(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        PrivateKey.generate().save(path, name)
+    return path
