@@ -15,7 +15,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from anh_jax.errors import ProgramError
 from anh_jax.program.arguments import ProgramTrees
 from anh_jax.program.interpreter.evaluation import Evaluation, Hook, Loops, Visit
 from anh_jax.program.interpreter.operations import Operation, Program, TensorType
@@ -28,7 +30,7 @@ from anh_jax.program.interpreter.recording import (
     first_difference,
 )
 from anh_jax.program.interpreter.rules import RULES, check_operators
-from anh_jax.program.signature import Leaf, ProgramSignature, StoredProgram
+from anh_jax.program.signature import BATCH, Leaf, ProgramSignature, StoredProgram
 from anh_jax.program.tensors import KEY_DTYPE
 from anh_jax.program.tree import Tree
 
@@ -43,6 +45,7 @@ __all__ = [
     "Recording",
     "TensorType",
     "Visit",
+    "check_differentiable",
     "first_difference",
     "read_refined",
     "read_stored",
@@ -95,12 +98,28 @@ class InterpretedProgram:
 
     def _evaluate(self, arguments: tuple[Tree, ...], evaluation: Evaluation) -> Tree:
         leaves = self._trees.flatten(*arguments)
+        self._check_batch(leaves)
         # Counters of random bits have 64 bits in the stored program, whatever the caller uses.
         with jax.enable_x64(True):
             outputs = evaluation.main(tuple(_words(x) for x in leaves))
             return self._trees.result(
                 [_typed(leaf, x) for leaf, x in zip(self.signature.outputs, outputs, strict=True)]
             )
+
+    def _check_batch(self, leaves: list[Any]) -> None:
+        # A refined program has its batch written in every size.
+        main = self.program.functions["main"]
+        for leaf, kind, value in zip(
+            self.signature.inputs, main.argument_types, leaves, strict=True
+        ):
+            if BATCH in leaf.shape:
+                place = leaf.shape.index(BATCH)
+                expected = kind.shape[place]
+                if expected is not None and value.shape[place] != expected:
+                    raise ProgramError(
+                        f"program {self.signature.name}: refined for batch {expected}, called with"
+                        f" {value.shape[place]}; read it for that batch"
+                    )
 
 
 def read_stored(stored: StoredProgram) -> InterpretedProgram:
@@ -120,6 +139,35 @@ def read_refined(stored: StoredProgram, *, batch: int | None) -> InterpretedProg
         ProgramError: as `read_stored`, or the batch does not fit.
     """
     return InterpretedProgram(stored.signature, refined_form(stored, batch))
+
+
+def check_differentiable(interpreted: InterpretedProgram) -> None:
+    """Refuse a program whose derivative along its floating-point inputs would silently be wrong.
+
+    The derivative is traced for a batch of 2 (or the refined one) and nothing is computed.
+
+    Raises:
+        ProgramError: names the operator that a tangent reaches and that has no derivative.
+    """
+    main = interpreted.program.functions["main"]
+    leaves = [
+        jax.ShapeDtypeStruct(tuple(2 if n is None else n for n in kind.shape), kind.dtype)
+        for kind in main.argument_types
+    ]
+
+    def tangent(*inputs: Any) -> Any:
+        evaluation = Evaluation(interpreted.program, RULES, None, "scan", None)
+        directions = tuple(_direction(x) for x in inputs)
+        return jax.jvp(lambda *x: evaluation.main(x), inputs, directions)[1]
+
+    with jax.enable_x64(True):
+        jax.eval_shape(tangent, *leaves)
+
+
+def _direction(value: Any) -> Any:
+    if jnp.issubdtype(value.dtype, jnp.floating):
+        return jnp.ones_like(value)
+    return np.zeros(value.shape, jax.dtypes.float0)
 
 
 def _words(value: Any) -> Any:

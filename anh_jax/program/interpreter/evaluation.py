@@ -14,7 +14,7 @@ from anh_jax.errors import ProgramError
 from anh_jax.program.interpreter.host import evaluate_on_host
 from anh_jax.program.interpreter.operations import COMPOSITE, Block, Operation, Program
 from anh_jax.program.interpreter.recording import Recorder
-from anh_jax.program.interpreter.scope import Rules, Scope, Values
+from anh_jax.program.interpreter.scope import Rule, Rules, Scope, Values
 
 Loops: TypeAlias = Literal["scan", "while", "python"]
 
