@@ -108,7 +108,7 @@ def lines(audited: Audited) -> list[str]:
         ("steps", _steps(audited)),
         ("sample", _sample(audited)),
         *((name, f"{c.verdict}: {c.words}") for name, c in _checks(audited).items()),
-        ("drift", audited.receipt.drift),
+        ("drift", f"{audited.receipt.drift}: {audited.findings.drift.words}"),
         *(("property", text) for text in _properties(audited)),
         *(("coverage", text) for text in _coverage(audited)),
         ("seconds", f"{seconds_per_step(audited):.3f} for a step, {audited.findings.seconds:.1f} "

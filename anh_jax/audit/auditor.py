@@ -94,7 +94,6 @@ class Auditor:
             self._kept = KeptStates(transcript, source=source)
         self._replay = Replay(transcript, self._benches, self._kept)
         self._mesh = mesh
-        self._alg = transcript.genesis.alg
         self._judges: dict[int, ExactJudge] = {}
         self._beside = overlaps(transcript.line)
         self._refuted: set[int] = set()
@@ -102,7 +101,7 @@ class Auditor:
         first = self._benches.of(transcript.attempts[1]).executor.initial_state(
             self.materials.contract.seed
         )
-        self._first_root = tree_digest(first, step=0, alg=self._alg).root.hex()
+        self._first_root = tree_digest(first, step=0, alg=transcript.genesis.alg).root.hex()
         self._unmoved = Unmoved(self.materials, first)
         self._weighing = Weighing(self._benches, transcript, self._unmoved)
 
@@ -143,9 +142,7 @@ class Auditor:
                 progress(results[-1], len(results))
         final = self._final_state() if line.verdict == "pass" else None
         parameters = None if final is None else final["parameters"]
-        counts = None
-        if final is not None:
-            counts = self._bench_of_last().evaluate(final["parameters"])
+        counts = None if final is None else self._bench_of_last().evaluate(final["parameters"])
         return Findings(
             results=tuple(results),
             init=init,

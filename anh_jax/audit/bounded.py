@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 from dataclasses import dataclass
 
+from anh_jax.audit.drift import DriftAccumulator
 from anh_jax.audit.results import StepResult
 from anh_jax.audit.unmoved import Unmoved
 from anh_jax.bounds.gradient_check import RowNumbers
@@ -73,8 +74,13 @@ class BoundedJudge:
         self._seed = seed
         self._walk = walk
 
-    def judge(self, opened: Opened, row: Row, result: StepResult) -> StepResult:
-        """Return `result`, the step's exact result, weighed anew by the bounds."""
+    def judge(
+        self, opened: Opened, row: Row, result: StepResult, drift: DriftAccumulator
+    ) -> StepResult:
+        """Return `result`, the step's exact result, weighed anew by the bounds.
+
+        What is left of the gradient is added to `drift`.
+        """
         committed = CommittedStep(
             row.step, opened.before, opened.outputs, opened.after, row_numbers(row)
         )
@@ -82,6 +88,7 @@ class BoundedJudge:
         found = self._check.check(committed, seed=seed, walk=self._walk)
         root = ""
         if found.reference:
+            drift.add(row.step, opened.outputs["gradient"], found.reference["gradient"])
             root = gradient_digest(found.reference, step=row.step, alg=self._alg).root.hex()
         judged = dataclasses.replace(
             result,

@@ -43,8 +43,7 @@ def write_receipt(
 ) -> Receipt:
     """Sum up an audit by an operator called `auditor`.
 
-    `own_class` is the execution class that the steps were recomputed on. Nothing is known of the
-    null distribution of residuals yet, so drift is `no null known`.
+    `own_class` is the execution class that the steps were recomputed on.
     """
     results = findings.results
     counts = count(results)
@@ -70,7 +69,7 @@ def write_receipt(
         export=findings.export.verdict,
         line=findings.line.verdict,
         walk=findings.walk.verdict,
-        drift="no null known",
+        drift=findings.drift.verdict,
         gradient_roots=salted_root(results, salts).hex(),
         environment={
             **environment(),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from anh_jax.audit.bounded import BoundedJudge, Opened, step_seed
+from anh_jax.audit.drift import DriftAccumulator
 from anh_jax.audit.replay import kept_copy
 from anh_jax.audit.results import StepResult
 from anh_jax.audit.unmoved import Unmoved
@@ -67,7 +68,7 @@ def judge_by(honest, trainers, workshop, opened, row):
         judge = BoundedJudge(
             StepCheck(bench, spreads), unmoved, alg="blake3", seed=7, walk=PairwiseCosine()
         )
-        return judge.judge(changed, seen, StepResult(STEP, "unattestable", ""))
+        return judge.judge(changed, seen, StepResult(STEP, "unattestable", ""), DriftAccumulator())
 
     return judged
 

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from anh_jax.audit.auditor import Findings
+from anh_jax.audit.drift import DriftFinding
 from anh_jax.audit.receipt import results_document, salts_document, write_receipt
 from anh_jax.audit.results import (
     Check,
@@ -31,7 +32,19 @@ RESULTS = (
 
 
 def findings(*results: StepResult) -> Findings:
-    return Findings(results, PASS, PASS, PASS, None, 1.5, (0.5,) * len(results), ())
+    return Findings(
+        results=results,
+        init=PASS,
+        line=PASS,
+        export=PASS,
+        walk=PASS,
+        drift=DriftFinding("no null known", "nobody has measured it"),
+        spread_seed=7,
+        counts=None,
+        seconds=1.5,
+        step_seconds=(0.5,) * len(results),
+        notes=(),
+    )
 
 
 @pytest.fixture(scope="module")

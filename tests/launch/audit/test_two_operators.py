@@ -32,9 +32,10 @@ def test_run_is_sampled_by_two_operators_by_either_method(
     assert (code, exact["method"]) == (0, "exact")
     assert exact["steps"] == bounded["steps"]
     audits = [said for said in logged(going) if isinstance(said, Audit)]
-    assert [(a.auditor, a.method, a.walk) for a in audits] == [
-        ("globex", "bounded", "pass"),
-        ("acme", "exact", "not checked"),
+    # Of a mesh beside another on CPU honest replays are known; bits leave nothing to compare.
+    assert [(a.auditor, a.method, a.walk, a.drift) for a in audits] == [
+        ("globex", "bounded", "pass", "pass"),
+        ("acme", "exact", "not checked", "no null known"),
     ]
     # Each has gradients of his own, committed under salts.
     assert len({audit.gradient_roots for audit in audits}) == 2
@@ -49,8 +50,8 @@ def test_run_is_sampled_by_two_operators_by_either_method(
     assert [line["shortfall"] for line in verdict["audits"]] == ["", ""]
     assert verdict["properties"][0]["validators"] == ["acme", "globex"]
 
-    # Another reader knows that both keys are acme's.
+    # A reader who knows that both keys are acme's counts nothing that was said under another name.
     one = mine.read_text().replace('operator = "globex"', 'operator = "acme"')
     mine.write_text(one)
     code, verdict = ask("verify", going / "run.proof", "--policy", mine)
-    assert code == 1 and "operators" in json.dumps(verdict)
+    assert (code, verdict["level"]) == (1, "witnessed")
