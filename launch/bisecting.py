@@ -109,11 +109,10 @@ def record_step(directory: Path, step: int, folder: Path, wanted: tuple[str, ...
         inputs = _inputs(opened, _before(opened, step))
         run, row = opened.run, opened.search.rows[step - 1]
         stored = opened.search.benches.materials.programs.stored["gradient"]
-        writer = RecordingWriter(folder, wanted=wanted)
-        record(read_stored(stored), inputs, writer)
-        said = writer.finish(
-            run.key("run"), run=run_id(run), step=step, row=row.row_hash.hex(), program=stored.id
-        )
+        named = {"run": run_id(run), "row": row.row_hash.hex(), "program": stored.id}
+        with RecordingWriter(folder, wanted=wanted) as writer:
+            record(read_stored(stored), inputs, writer)
+            said = writer.finish(run.key("run"), step=step, **named)
         return RecordedStep(said, folder)
 
 

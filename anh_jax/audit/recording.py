@@ -106,6 +106,12 @@ class RecordingWriter:
         self._entries.close()
         self._values.close()
 
+    def __enter__(self) -> "RecordingWriter":
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
     def add(self, entry: Entry, values: Mapping[str, bytes]) -> None:
         """Append an entry, and keep its values (by digest) within the limit."""
         self._leaves.append(entry.leaf())

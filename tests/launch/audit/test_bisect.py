@@ -82,15 +82,10 @@ def faulty_recording(root: Path, folder: Path, kind: str = "stablehlo.dot_genera
         stored = opened.search.benches.materials.programs.stored["gradient"]
         row = opened.search.rows[STEP - 1]
         inputs = bisecting._inputs(opened, bisecting._before(opened, STEP))
-        writer = RecordingWriter(folder)
-        record(read_stored(stored), inputs, writer, fault=fault)
-        writer.finish(
-            opened.run.key("run"),
-            run=run_id(opened.run),
-            step=STEP,
-            row=row.row_hash.hex(),
-            program=stored.id,
-        )
+        named = {"run": run_id(opened.run), "row": row.row_hash.hex(), "program": stored.id}
+        with RecordingWriter(folder) as writer:
+            record(read_stored(stored), inputs, writer, fault=fault)
+            writer.finish(opened.run.key("run"), step=STEP, **named)
     return folder
 
 
