@@ -48,6 +48,7 @@ def check_fit(experiment: "Experiment", *, origin: Origin) -> None:
         _check_training,
         _check_split,
         _check_segments,
+        _check_bound,
         _check_log,
         _check_model,
         _check_loss,
@@ -105,6 +106,19 @@ def _check_segments(experiment: "Experiment", origin: Origin) -> None:
             "make it one, or use off"
         )
         raise refuse(origin, ("attest", "segments"), message)
+
+
+def _check_bound(experiment: "Experiment", origin: Origin) -> None:
+    if experiment.attest.bound == "off":
+        return
+    if experiment.attest.mode == "off" or experiment.plan.kind == "native":
+        message = "no row of ours is signed that could declare one; use off"
+        raise refuse(origin, ("attest", "bound"), message)
+    if experiment.runner.workers > 1:
+        message = (
+            f"it is measured by one process, runner.workers is {experiment.runner.workers}; use off"
+        )
+        raise refuse(origin, ("attest", "bound"), message)
 
 
 def _check_model(experiment: "Experiment", origin: Origin) -> None:

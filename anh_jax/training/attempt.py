@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from anh_jax.attested_run import genesis_of, run_id
 from anh_jax.environment import environment, execution_class
 from anh_jax.run_directory import RunDirectory
+from anh_jax.training.bound_estimate import BoundSource
 from anh_jax.training.checkpoints import TrainingCheckpoints
 from anh_jax.training.digest_policy import AUTO, POLICY_FACT, every_of, setting_of
 from anh_jax.training.digester_choice import ChosenDigester
@@ -17,7 +18,6 @@ from anh_jax.training.seams import AttemptBroker, AttemptGrant, AttemptRequest, 
 from anh_jax.training.segments import SegmentCutter, open_segments
 from anh_jax.training.warm_up import REPLAYS, drawn_again, measure, replay_gradient
 from anh_jax.workbench import Workbench
-from attest.canonical import parse_hex_float
 from attest.keys import PrivateKey
 from attest.step_file import StepFile, recover
 
@@ -65,7 +65,6 @@ def open_attempt(worker: Worker, broker: AttemptBroker, start: Start) -> OpenAtt
         key=key,
         file=_step_file(worker, grant),
         previous=run if start.position is None else start.position.row,
-        bound=parse_hex_float(contract.numerics.cap),
         segments=_segments(worker, grant),
     )
     schedule = DigestSchedule(
@@ -73,7 +72,27 @@ def open_attempt(worker: Worker, broker: AttemptBroker, start: Start) -> OpenAtt
         compare_every=experiment.checkpoints.every_steps,
         last_step=contract.steps,
     )
-    return OpenAttempt(Attestation(recorder, worker.digests.digester, schedule), warm.start)
+    attestation = Attestation(
+        recorder, worker.digests.digester, schedule, _declared_bound(worker, run, start)
+    )
+    return OpenAttempt(attestation, warm.start)
+
+
+def _declared_bound(worker: Worker, run: str, start: Start) -> BoundSource | None:
+    materials = worker.bench.materials
+    setting = materials.experiment.attest.bound
+    if setting == "off":
+        return None
+    # Reading programs operator by operator is imported where it is wanted: most runs start without.
+    from anh_jax.training.declared_bound import DeclaredBound
+
+    return DeclaredBound(
+        materials.programs.stored["gradient"],
+        materials.contract,
+        run=run,
+        every=int(setting.removeprefix("every ")),
+        kept=None if start.position is None else start.position.bound,
+    )
 
 
 def _policy(worker: Worker) -> int:

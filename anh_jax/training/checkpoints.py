@@ -14,14 +14,20 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from anh_jax.errors import AnhError
+from anh_jax.training.bound_estimate import BoundEstimate
+from attest.canonical import hex_float, parse_hex_float
 
 
 @dataclass(frozen=True)
 class Position:
-    """The signed row a training checkpoint belongs to: its hash and its record's, in hex."""
+    """The signed row a training checkpoint belongs to: its hash and its record's, in hex.
+
+    `bound` is the newest estimate of the declared bound at that row, None where none is declared.
+    """
 
     row: str
     record: str
+    bound: BoundEstimate | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class TrainingCheckpoints:
             tree = jax.tree.map(jnp.copy, tree)
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(tree),
-            position=ocp.args.JsonSave({"row": position.row, "record": position.record}),
+            position=ocp.args.JsonSave(_position_json(position)),
         )
         self._manager.save(step, args=items)
 
@@ -77,7 +83,7 @@ class TrainingCheckpoints:
         )
         try:
             found: Any = self._manager.restore(step, args=items)
-            position = Position(row=found.position["row"], record=found.position["record"])
+            position = _position(found.position)
         except Exception as error:  # damaged arrays are told by `Exception` itself
             first = next(iter(str(error).splitlines()), repr(error))[:200]
             raise AnhError(
@@ -94,6 +100,29 @@ class TrainingCheckpoints:
         """Finish pending saves and release the manager's threads."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _position_json(position: Position) -> dict[str, Any]:
+    written = {"row": position.row, "record": position.record}
+    if position.bound is None:
+        return written
+    bound = position.bound
+    # Hexadecimal: a resumed row must have every bit of the number.
+    numbers = {"relative": hex_float(bound.relative), "norm": hex_float(bound.norm)}
+    return {**written, "bound": {"step": bound.step, **numbers}}
+
+
+def _position(written: dict[str, Any]) -> Position:
+    bound = written.get("bound")
+    return Position(
+        row=written["row"],
+        record=written["record"],
+        bound=None
+        if bound is None
+        else BoundEstimate(
+            int(bound["step"]), parse_hex_float(bound["relative"]), parse_hex_float(bound["norm"])
+        ),
+    )
 
 
 def _is_key(leaf: Any) -> bool:

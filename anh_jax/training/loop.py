@@ -53,12 +53,22 @@ class StopRequest(Protocol):
         ...
 
 
+@runtime_checkable
+class BeforeUpdate(Protocol):
+    """Looks at a step whose gradient is under way, while the state before it still exists."""
+
+    def __call__(self, batch: StepBatch, state: State, outputs: Tree, scalars: Tree) -> None:
+        """Look; what it waits for, the step waits for."""
+        ...
+
+
 def train(
     executor: Executor,
     state: State,
     batches: Iterator[StepBatch],
     observers: Sequence[Observer],
     stop: StopRequest,
+    before_update: BeforeUpdate | None = None,
 ) -> State:
     """Take one step for each batch and return the last state that the observers saw.
 
@@ -81,6 +91,8 @@ def train(
             return state
         previous = None  # the update below gives the buffers of its state away
         scalars = executor.scalars(outputs)
+        if before_update is not None:
+            before_update(batch, state, outputs, scalars)
         state = executor.update(state, outputs, scalars, batch.step)
         now = time.perf_counter()
         previous = CompletedStep(batch.step, state, outputs, scalars, batch, now - clock)

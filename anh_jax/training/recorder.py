@@ -17,7 +17,8 @@ from attest.statements import Row, Scalars, Step, cut_row, encode_statement
 class StepFacts:
     """What one step is, as hex digests and Python floats: a function of (genesis, step) alone.
 
-    `state_root` is None where the digest policy skips the state after this step.
+    `state_root` is None where the digest policy skips the state after this step; `bound` is the
+    relative bound declared with it, None where the recorder's own counts.
     """
 
     step: int
@@ -26,6 +27,7 @@ class StepFacts:
     batch_root: str
     scalars: Scalars
     loss: float
+    bound: float | None = None
 
 
 @runtime_checkable
@@ -49,7 +51,8 @@ class StepRecorder:
     """Keeps the chain of rows of one attempt on one host.
 
     `run` and `attempt` are record hashes in hex, `previous` the hash of the row that the first row
-    follows, `bound` the declared relative bound of every step. `segments` cuts the rows into
+    follows, `bound` the declared relative bound of steps whose facts have none (None: those declare
+    none). `segments` cuts the rows into
     segments where these are logged instead of steps.
     """
 
@@ -61,7 +64,7 @@ class StepRecorder:
         key: PrivateKey,
         file: RowFile,
         previous: str,
-        bound: float,
+        bound: float | None = None,
         segments: SegmentCutter | None = None,
     ):
         self._run = run
@@ -80,6 +83,7 @@ class StepRecorder:
 
     def record(self, facts: StepFacts) -> Position:
         """Sign the row of a step, append it, and return where it stands on the line."""
+        bound = self._bound if facts.bound is None else facts.bound
         row = Row(
             run=self._run,
             step=facts.step,
@@ -89,7 +93,7 @@ class StepRecorder:
             batch_root=facts.batch_root,
             scalars=facts.scalars,
             loss=hex_float(facts.loss),
-            bound=hex_float(self._bound),
+            bound=None if bound is None else hex_float(bound),
         )
         envelope = sign(encode_statement(Step(attempt=self._attempt, row=row)), [self._key])
         self._file.append(envelope)

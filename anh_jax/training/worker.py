@@ -111,6 +111,7 @@ def _train(worker: Worker, broker: AttemptBroker) -> None:
         state = train(
             bench.executor, start.state, bench.batches(start.step + 1, steps), observers,
             checkpointing.stop,
+            None if attestation is None else attestation.before_update,
         )  # fmt: skip
         checkpointing.finish()
     if not checkpointing.stopping:

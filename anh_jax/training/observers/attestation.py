@@ -1,5 +1,6 @@
 """Digests the gradient and the state of a step and signs its row, at most one step late."""
 
+import dataclasses
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ import jax
 import numpy as np
 
 from anh_jax.digest.digester import Digester, PendingDigest, committed_outputs
+from anh_jax.training.bound_estimate import BoundEstimate, BoundSource
 from anh_jax.training.checkpoints import Position
 from anh_jax.training.executor import Tree
-from anh_jax.training.loop import CompletedStep
+from anh_jax.training.loop import BeforeUpdate, CompletedStep
 from anh_jax.training.recorder import StepFacts, StepRecorder
 from attest.canonical import hex_float
 from attest.statements import Scalars
@@ -53,6 +55,7 @@ class _StartedStep:
     gradient: PendingDigest
     state: PendingDigest | None
     seconds: float
+    estimate: BoundEstimate | None
 
 
 class Attestation:
@@ -64,8 +67,13 @@ class Attestation:
     """
 
     def __init__(
-        self, recorder: StepRecorder, digester: Digester, schedule: DigestSchedule
+        self,
+        recorder: StepRecorder,
+        digester: Digester,
+        schedule: DigestSchedule,
+        bound: BoundSource | None = None,
     ) -> None:
+        self._bound = bound
         self._recorder = recorder
         self._digester = digester
         self._schedule = schedule
@@ -90,9 +98,20 @@ class Attestation:
         return not self._recorder.cuts_segments or self._schedule.takes_state(step)
 
     def place(self) -> Position:
-        """Sign every completed step durably; return where the newest stands, by a logged record."""
+        """Sign every completed step durably; return where the newest stands, by a logged record.
+
+        With it comes the newest estimate of the declared bound, from which a resumed run goes on.
+        """
         self._finish(left=0)
-        return self._recorder.place()
+        placed = self._recorder.place()
+        if self._bound is None:
+            return placed
+        return dataclasses.replace(placed, bound=self._bound.newest)
+
+    @property
+    def before_update(self) -> BeforeUpdate | None:
+        """Return what measures the declared bound before an update, None where none is declared."""
+        return None if self._bound is None else self._bound.before_update
 
     def close(self) -> None:
         """Sign every completed step, make all rows durable and close the step file."""
@@ -121,7 +140,15 @@ class Attestation:
             for number in (loss, *completed.scalars.values()):
                 number.copy_to_host_async()
         return _StartedStep(
-            step, completed.batch.root, completed.scalars, loss, gradient, state, seconds
+            step,
+            completed.batch.root,
+            completed.scalars,
+            loss,
+            gradient,
+            state,
+            seconds,
+            # Of this step or an earlier one: the next is measured once this one is handed over.
+            None if self._bound is None else self._bound.newest,
         )
 
     def _digest(
@@ -148,17 +175,19 @@ class Attestation:
 def _facts(started: _StartedStep) -> StepFacts:
     """Wait for a step's digests and scalars."""
     scalars = started.scalars
+    norm = host_number(scalars["globalNorm"])
     return StepFacts(
         step=started.step,
         gradient_root=started.gradient.result().root.hex(),
         state_root=None if started.state is None else started.state.result().root.hex(),
         batch_root=started.batch_root,
         scalars=Scalars(
-            global_norm=hex_float(host_number(scalars["globalNorm"])),
+            global_norm=hex_float(norm),
             finite=int(host_number(scalars["finite"])),
             weight=hex_float(host_number(scalars["weight"])),
         ),
         loss=host_number(started.loss),
+        bound=None if started.estimate is None else started.estimate.at(norm),
     )
 
 
