@@ -48,7 +48,8 @@ change at `anh resume`.
 log of the run directory, cosigned by its own witness. `metrics.jsonl` is always written.
 `plan.kind: native` states in genesis that the steps are computed by code of your own
 ([own_loop.md](own_loop.md)); `anh train` itself always runs the stored
-programs. `training.seed_rule: beacon` is refused.
+programs. `training.seed_rule: beacon` is refused. What the numerics classes are, which backend runs
+them, and what `attest.bound` measures: [numerics_classes.md](numerics_classes.md).
 
 This page is written by `python docs/write_configuration.py`; edit the records, not the page.
 """

@@ -28,7 +28,7 @@ SAFETY = 4.0
 """How far the declared bound lies above the estimate.
 
 The root mean square of eight samples, even of noise with a single degree of freedom, falls below a
-quarter of the truth once in 7,700 estimates (chi-square with 8 degrees of freedom). So a bound that
+quarter of the truth once in 7,500 estimates (chi-square with 8 degrees of freedom). So a bound that
 came out too small is still no tighter than an auditor's own c * spread, and refutes nobody.
 """
 

@@ -148,7 +148,7 @@ def test_rows_signed_otherwise_than_their_segment_are_equivocation(
     rows = list(read(path))
     statement = decode_statement(rows[23].payload)
     assert isinstance(statement, Step)
-    other = dataclasses.replace(statement.row, bound=None)
+    other = dataclasses.replace(statement.row, bound="0x1.0000000000000p+0")
     rows[23] = sign(encode_statement(Step(statement.attempt, other)), [key])
     path.unlink()
     with StepFile(path) as file:
@@ -168,7 +168,7 @@ def test_a_step_logged_beside_a_segment_that_has_another_row_is_equivocation(
     statement = decode_statement(rows[2].payload)
     assert isinstance(statement, Step)
     # Inside the segment of steps 1 to 5: neither the log nor a monitor can tell by its root.
-    other = dataclasses.replace(statement.row, bound=None)
+    other = dataclasses.replace(statement.row, bound="0x1.0000000000000p+0")
     envelope = sign(encode_statement(Step(statement.attempt, other)), [copy.key("worker-1-0")])
     with monkeypatch.context() as patch:
         patch.setattr(admission, "misplaced", lambda place, entry: None)
