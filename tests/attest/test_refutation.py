@@ -226,6 +226,18 @@ def test_row_by_no_worker_of_the_attempt_is_refused() -> None:
     assert refused(with_signed(found, row=sign(found.signed.row.payload, [STRANGER]))) == "row"
 
 
+def test_attempt_and_row_that_do_not_belong_together_are_refused() -> None:
+    found = refutation()
+    run = found.signed.genesis.record_hash().hex()
+    other = attempt(digest("another run"))
+    step = Step(attempt=other.record_hash().hex(), row=row(run))
+    signed = sign(encode_statement(step), [WORKER])
+    assert refused(with_signed(found, attempt=other, row=signed)) == "attempt"
+    own = found.signed.attempt.record_hash().hex()
+    for step in (Step(own, row(digest("another run"))), Step(digest("attempt"), row(run))):
+        assert refused(with_signed(found, row=sign(encode_statement(step), [WORKER]))) == "row"
+
+
 def test_recording_of_another_run_row_or_program_is_refused() -> None:
     for change in ({"run": digest("x")}, {"row": digest("x")}, {"step": 2}):
         assert refused(refutation(**change)) == "recording"
