@@ -41,7 +41,10 @@ def test_announced_audit_by_a_foreign_operator_makes_a_run_sampled(
     # Attempt 1 took step 9 too, and the last step is always added.
     assert {9, STEPS} <= set(found["steps"])
     assert found["counts"]["pass"] == steps
-    assert {check["verdict"] for check in found["checks"].values()} == {"pass"}
+    verdicts = {name: check["verdict"] for name, check in found["checks"].items()}
+    # Equal bits leave nothing to look at for a walk.
+    held = dict.fromkeys(("init", "line", "export"), "pass")
+    assert verdicts == {**held, "walk": "not checked"}
     assert found["secondsPerStep"] < 20
 
     eye = ("--key", "watch", "--operator", "eye.example")
