@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import pytest
 
-from anh_jax.audit import exact
+from anh_jax.audit import row_numbers
 from attest.canonical import hex_float
 
 
@@ -43,13 +43,13 @@ def test_auditor_that_does_not_repeat_itself_refutes_nothing(
     cheat, audited, trainers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = cheat(trainers.LargerRate(1.0001))
-    honest, calls = exact.hex_float, []
+    honest, calls = row_numbers.hex_float, []
 
     def shaky(value: float) -> str:
         calls.append(value)
         return honest(value) if len(calls) % 2 else honest(value * 1.5)
 
-    monkeypatch.setattr(exact, "hex_float", shaky)
+    monkeypatch.setattr(row_numbers, "hex_float", shaky)
     result = trainers.only(audited(run, trainers.BAD))
     assert (result.outcome, result.repeats) == ("unattestable", "different")
     assert "do not agree with each other" in result.words

@@ -2,11 +2,14 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from anh_jax.audit.auditor import Auditor
 from anh_jax.audit.benches import Benches
-from anh_jax.audit.run_checks import check_export, check_init, check_line
+from anh_jax.audit.results import StepResult
+from anh_jax.audit.run_checks import check_export, check_init, check_line, check_walk
+from anh_jax.bounds.walk import PairwiseCosine
 from anh_jax.errors import ProgramError
 from anh_jax.stated_class import ClassMatch
 from attest.statements import ExportedFile, Line
@@ -79,3 +82,15 @@ def test_contract_that_genesis_does_not_name_is_refused(honest, told, workshop) 
     genesis = dataclasses.replace(told.genesis, contract="0" * 64)
     with pytest.raises(ProgramError, match="genesis names 0000"):
         Benches(workshop.read(honest), genesis)
+
+
+def test_updates_that_lean_one_way_fail_and_one_alone_is_not_checked() -> None:
+    direction = np.sign(np.random.default_rng(0).normal(size=4000))
+    results = [StepResult(step, "pass", "", walk=0.2) for step in (1, 2)]
+    walked, still = PairwiseCosine(), PairwiseCosine()
+    for _ in results:
+        walked.add({"w": direction})
+        still.add({"w": 0 * direction})
+    assert check_walk(walked, results[:1]).verdict == "not checked"
+    assert check_walk(walked, results).verdict == "fail"
+    assert check_walk(still, results).verdict == "pass"
