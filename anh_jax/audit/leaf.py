@@ -6,7 +6,7 @@ operands and results needs neither the trainer's machine nor his own training st
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -52,6 +52,7 @@ _EXACT = frozenset(
         *("dynamic_iota", "top_k"),
     )
 )
+_CONSTANT = "stablehlo.constant"
 _EXACT_COMBINERS = frozenset(("", "maximum", "minimum"))
 
 
@@ -69,15 +70,16 @@ def check_operator(
     `program` is the operator's, for its composites. Operands and results are host arrays of the
     operator's own dtypes and sizes.
     """
-    if needed(operation) - set(operation.inputs):
+    constants = _captured_constants(program, operation)
+    if constants is None:
         return None  # its region takes values from around it, which nobody has opened
     name = base_name(operation)
     if len(outputs) != len(operation.output_types):
         return Excess(np.inf)
     floats = any(is_float(kind.dtype) for kind in operation.output_types)
     if not floats or name in _EXACT or _moves(operation, name):
-        return _exact(program, operation, inputs, outputs)
-    if len(outputs) != 1:
+        return _exact(program, (*constants, operation), inputs, outputs)
+    if len(outputs) != 1 or constants:
         return None
     (committed,) = outputs
     kind = operation.output_types[0].dtype
@@ -101,9 +103,12 @@ def base_name(operation: Operation) -> str:
 
 
 def _exact(
-    program: Program, operation: Operation, inputs: Sequence[Array], outputs: Sequence[Array]
+    program: Program,
+    operations: tuple[Operation, ...],
+    inputs: Sequence[Array],
+    outputs: Sequence[Array],
 ) -> Excess:
-    expected = _alone(program, operation, inputs)
+    expected = _alone(program, operations, inputs)
     found = [
         exact_excess(given, value, output=place)
         for place, (given, value) in enumerate(zip(outputs, expected, strict=True))
@@ -132,10 +137,35 @@ def _combiner(operation: Operation, name: str) -> str:
     return names[0] if len(names) == 1 else "several"
 
 
-def _alone(program: Program, operation: Operation, inputs: Sequence[Array]) -> tuple[Array, ...]:
-    """Evaluate one operator of a program on host operands."""
+def _captured_constants(program: Program, operation: Operation) -> tuple[Operation, ...] | None:
+    """Return the constants around an operator that its regions read, None where they read more."""
+    missing = needed(operation) - set(operation.inputs)
+    if not missing:
+        return ()
+    found: list[Operation] = []
+    for block in _blocks(program):
+        if any(inner is operation for inner in block.operations):
+            producers = (block.producer(number) for number in sorted(missing))
+            found = [x for x in producers if x is not None and x.name == _CONSTANT]
+    return tuple(found) if len(found) == len(missing) else None
+
+
+def _blocks(program: Program) -> Iterator[Block]:
+    """Yield every block of a program, those of regions included."""
+    waiting = list(program.functions.values())
+    while waiting:
+        block = waiting.pop()
+        yield block
+        waiting += [region for inner in block.operations for region in inner.regions]
+
+
+def _alone(
+    program: Program, operations: tuple[Operation, ...], inputs: Sequence[Array]
+) -> tuple[Array, ...]:
+    """Evaluate one operator of a program, the last, on host operands."""
+    operation = operations[-1]
     types = operation.input_types
-    block = make_block(operation.inputs, types, (operation,), operation.outputs)
+    block = make_block(operation.inputs, types, operations, operation.outputs)
     evaluation = Evaluation(program=program, rules=RULES, around=None, loops="scan", recorder=None)
     with jax.enable_x64(True):
         return tuple(
@@ -151,7 +181,7 @@ def _in_float64(program: Program, operation: Operation) -> Callable[..., tuple[A
             # Its decomposition computes in the program's own types.
             with jax.enable_x64(True):
                 return (np.asarray(getattr(jax.lax, name)(*map(jnp.asarray, operands))),)
-        return _alone(program, wide, operands)
+        return _alone(program, (wide,), operands)
 
     return evaluate
 
