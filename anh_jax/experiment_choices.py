@@ -70,6 +70,18 @@ class VisionTransformer(
     classes: Classes = 10
 
 
+class Convolution(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="convolution", tag_field="name"
+):
+    """Choose a convolutional net with ReLU and max pooling over `image`."""
+
+    channels: Annotated[
+        tuple[Annotated[int, Meta(ge=1, le=2**20)], ...],
+        Meta(min_length=1, description="Channels after each stage, which halves height and width."),
+    ] = (8, 16)
+    classes: Classes = 10
+
+
 class LanguageModel(
     msgspec.Struct,
     frozen=True,
@@ -106,7 +118,7 @@ class ImportedModel(
     options: Options = {}
 
 
-ModelConfig = Mlp | VisionTransformer | LanguageModel | ImportedModel
+ModelConfig = Mlp | VisionTransformer | Convolution | LanguageModel | ImportedModel
 
 
 class Holdout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

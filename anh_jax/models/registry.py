@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from anh_jax.errors import ConfigError
 from anh_jax.experiment_choices import (
+    Convolution,
     ImportedLoss,
     ImportedModel,
     LanguageModel,
@@ -24,6 +25,7 @@ from anh_jax.experiment_choices import (
 )
 from anh_jax.imported import load_function
 from anh_jax.models.compute import FLOAT32, Compute
+from anh_jax.models.convolution import convolution
 from anh_jax.models.language_model import language_model
 from anh_jax.models.losses import Loss, next_token_cross_entropy, softmax_cross_entropy
 from anh_jax.models.mlp import mlp
@@ -48,6 +50,8 @@ def build_model(
         case VisionTransformer():
             image = _shape(fields, "image", "vision_transformer")
             return vision_transformer(config, image, compute)
+        case Convolution():
+            return convolution(config, _shape(fields, "image", "convolution"), compute)
         case LanguageModel():
             _check_tokens(config, _shape(fields, "tokens", "language_model"))
             return language_model(config, compute)

@@ -34,8 +34,8 @@ _DEVICES = "--xla_force_host_platform_device_count=8"
 class Variant:
     """One way to compute a step honestly.
 
-    `flags` go to XLA before it starts, `devices` split the batch, `pieces` cut it into microbatches;
-    `compute` says how else the gradient is computed.
+    `flags` go to XLA before it starts, `devices` split the batch and `pieces` cut it, and `compute`
+    says how else the gradient is computed.
     """
 
     name: str

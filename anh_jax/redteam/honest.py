@@ -36,7 +36,7 @@ OTHER_PYTHON = "ANH_OTHER_PYTHON"
 
 @dataclass(frozen=True)
 class Replay:
-    """One step computed by a variant: its outcome, its margin, and the share of bits that differ."""
+    """One step computed by a variant: outcome, margin, and the share of bits that differ."""
 
     variant: str
     state: str

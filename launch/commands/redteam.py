@@ -12,7 +12,7 @@ from launch.output import Form, emit, json_option
 @click.command(name="redteam")
 @click.argument("config", required=False, metavar="[CONFIG]", type=click.Path(path_type=Path))
 @click.option("--attack", "attacks", multiple=True, metavar="NAME",
-              help="This attack; several may be given. Default: all, and the honest variants.")  # fmt: skip
+              help="This attack, several times if need be; default all, and `honest`.")  # fmt: skip
 @click.option("--list", "listing", is_flag=True, help="Name the attacks and end.")
 @click.option("--rounds", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
               help="Runs to train for each attack.")  # fmt: skip

@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,7 +123,7 @@ class RecordPlace:
             return Reading(None, str(error))
 
     @contextlib.contextmanager
-    def home(self) -> Iterator[None]:
+    def home(self) -> Generator[None]:
         """Keep nonces and salts in the folder of the red team."""
         before = os.environ.get("ANH_HOME")
         os.environ["ANH_HOME"] = str(self._folder / "home")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from typing import Literal
 
 from anh_jax import attested_run
 from anh_jax.redteam.attack import Attack, Outcome, Trial
@@ -36,6 +37,9 @@ class RecordAttack(Attack[RecordPlace]):
         raise NotImplementedError
 
 
+Reason = Literal["start", "resume"]
+
+
 def _refused(log: LocalLog, envelope: Envelope, keys: list[bytes]) -> str:
     """Return why the log refuses a record; empty where it takes it."""
     try:
@@ -45,7 +49,7 @@ def _refused(log: LocalLog, envelope: Envelope, keys: list[bytes]) -> str:
     return ""
 
 
-def _request(key: PrivateKey, *, step: int, resumed: str, reason: str) -> AttemptRequest:
+def _request(key: PrivateKey, *, step: int, resumed: str, reason: Reason) -> AttemptRequest:
     return AttemptRequest(
         rank=0,
         public_key_hex=key.public.hex(),

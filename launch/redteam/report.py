@@ -48,7 +48,7 @@ def margins(result: Result) -> str:
     one = _LEFT + inner * place(1.0)
     parts.append(f'<line x1="{one:.1f}" x2="{one:.1f}" y1="{_ROW}" y2="{height - _ROW}" '
                  'stroke="currentColor" stroke-dasharray="3 3"/>'
-                 f'<text x="{one:.1f}" y="{height - 4}" text-anchor="middle">threshold</text>')  # fmt: skip
+                 f'<text x="{one:.1f}" y="{height - 4}" text-anchor="middle">1</text>')  # fmt: skip
     return (
         f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="margins" font-size="11" '
         f'fill="currentColor">{"".join(parts)}</svg>'

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import jax
 import pytest
 
-from anh_jax.experiment_choices import LanguageModel, Mlp, VisionTransformer
+from anh_jax.experiment_choices import Convolution, LanguageModel, Mlp, VisionTransformer
+from anh_jax.models.convolution import convolution
 from anh_jax.models.language_model import language_model
 from anh_jax.models.losses import next_token_cross_entropy, softmax_cross_entropy
 from anh_jax.models.mlp import mlp
@@ -28,6 +29,7 @@ def models():
     return {
         "mlp": mlp(Mlp(hidden=(16, 16)), (8, 8)),
         "vision_transformer": vision_transformer(vit, (8, 8)),
+        "convolution": convolution(Convolution(channels=(4, 8)), (8, 8)),
         "language_model": language_model(lm),
     }
 
@@ -37,5 +39,6 @@ def losses():
     return {
         "mlp": softmax_cross_entropy(),
         "vision_transformer": softmax_cross_entropy(),
+        "convolution": softmax_cross_entropy(),
         "language_model": next_token_cross_entropy(),
     }

@@ -8,7 +8,7 @@ import pytest
 from anh_jax.program.signature import AXES
 from anh_jax.program.tree import leaves_of, path_text
 
-NAMES = ("mlp", "vision_transformer", "language_model")
+NAMES = ("mlp", "vision_transformer", "convolution", "language_model")
 
 
 def batch_for(name, size):
