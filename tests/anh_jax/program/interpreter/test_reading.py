@@ -157,3 +157,22 @@ def test_only_the_named_files_of_the_interpreter_touch_what_jax_keeps_private():
         if "jax._src" in path.read_text(encoding="utf-8").split('"""', 2)[2]
     }
     assert found == {"stablehlo.py", "interpreter/bindings.py"}
+
+
+def test_a_branch_out_of_range_is_the_last_one():
+    body = """%i = stablehlo.convert %x : (tensor<4xf32>) -> tensor<4xi32>
+      %s = stablehlo.slice %i [0:1] : (tensor<4xi32>) -> tensor<1xi32>
+      %n = stablehlo.reshape %s : (tensor<1xi32>) -> tensor<i32>
+      %y = "stablehlo.case"(%n) ({
+        %a = stablehlo.add %x, %x : tensor<4xf32>
+        stablehlo.return %a : tensor<4xf32>
+      }, {
+        %b = stablehlo.negate %x : tensor<4xf32>
+        stablehlo.return %b : tensor<4xf32>
+      }) : (tensor<i32>) -> tensor<4xf32>"""
+    program = read_stored(stored_from(body))
+    for first, factor in ((0, 2), (1, -1), (7, -1), (-3, -1)):
+        x = np.full(4, first, np.float32)
+        x[1:] = 0.5
+        for evaluate in (program, jax.jit(program)):
+            np.testing.assert_array_equal(evaluate(x), x * factor)
