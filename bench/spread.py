@@ -146,6 +146,13 @@ def _task(task: str, options: argparse.Namespace, report: Report) -> list[Tensor
               f"{max(tight):.1f}", worst.name)],
         )  # fmt: skip
         found += tensors
+        report.table(
+            f"{task} {point.name}: tensors that moved most, in spreads",
+            ("tensor", "tensor", "block", "mca / jvp", "variance / jvp"),
+            [(x.name, f"{x.real / x.spread:.2f}", f"{x.row:.2f}", f"{x.mca_over_jvp:.2f}",
+              f"{x.variance_over_jvp:.2f}")
+             for x in sorted(tensors, key=lambda x: -x.real / x.spread)[:4]],
+        )  # fmt: skip
     for name, cost in judge.costs().items():
         report.figure(f"{name}_sample_cost_{task}", cost.median, "gradients", cost)
     return found

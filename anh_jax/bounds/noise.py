@@ -5,18 +5,20 @@ apart (Parker, "Monte Carlo arithmetic", 1997). It is an estimate and no proven 
 derivatives it sees through any operator, and masks, maxima and top-k flip as they would elsewhere.
 """
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from anh_jax.bounds.counter_hash import Stream
+from anh_jax.bounds.counter_hash import Stream, signed_unit
 from anh_jax.bounds.perturbation import perturbed
 from anh_jax.bounds.rounding_kinds import Rounds, is_exact, rounds
 from anh_jax.bounds.roundoff_hook import RoundoffHook, Values
 from anh_jax.program.interpret import Visit
 from attest.numerics_class import ClassRules
 
+_ROOT3 = math.sqrt(3.0)
 ON, OFF = 0xFFFFFFFF, 0
 
 
@@ -33,6 +35,12 @@ class MonteCarlo(RoundoffHook):
     def moved(self, value: jax.Array, roundoff: float, source: Stream) -> jax.Array:
         """Return the value, perturbed by a standard deviation of one unit roundoff."""
         return perturbed(value, roundoff, self._amplitude, source)
+
+    def shaken(self, value: jax.Array, size: Any, source: Stream) -> jax.Array:
+        """Return the value with noise of that standard deviation added."""
+        noise = signed_unit(source, value.shape) * jnp.float32(_ROOT3) * size
+        moved = value + jnp.where(self._amplitude != 0, noise, 0).astype(value.dtype)
+        return jnp.where(jnp.isfinite(moved), moved, value)
 
     def result(
         self, visit: Visit, inputs: Values, value: jax.Array, roundoff: float, source: Stream

@@ -1,6 +1,7 @@
 """Which operators round, and where: moving, comparing and choosing numbers costs no digit."""
 
 import enum
+import math
 from typing import Any
 
 import jax
@@ -73,6 +74,27 @@ def summands(operation: Operation) -> range:
             return range(1, 2)
         case _:
             return range(count)
+
+
+def summand_count(operation: Operation, inputs: tuple[Any, ...]) -> int:
+    """Return how many numbers a product or reduction adds up for each of its results.
+
+    1 for what adds one by one (scatters), whose partial sums are counted where they happen.
+    """
+    attributes = operation.attributes
+    match plain_name(operation):
+        case "dot_general":
+            contracting = attributes["dot_dimension_numbers"].lhs_contracting
+            return math.prod(inputs[0].shape[axis] for axis in contracting)
+        case "convolution" | "dynamic_conv":
+            features = inputs[1].shape[attributes["dimension_numbers"].rhs[0]]
+            return math.prod(inputs[1].shape) // max(features, 1)
+        case "reduce":
+            return math.prod(inputs[0].shape[axis] for axis in attributes["dimensions"])
+        case "reduce_window":
+            return math.prod(int(n) for n in attributes["window_dimensions"])
+        case _:
+            return 1
 
 
 def is_exact(operation: Operation, inputs: tuple[Any, ...], output: jax.Array) -> Any:

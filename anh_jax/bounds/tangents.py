@@ -44,6 +44,12 @@ class RoundoffTangents(RoundoffHook):
         direction = jnp.where(jnp.isfinite(still), still * noise.astype(value.dtype), 0)
         return _injected(value, self._switch, direction.astype(value.dtype))
 
+    def shaken(self, value: jax.Array, size: Any, source: Stream) -> jax.Array:
+        """Return the value, with a tangent along the switch: uniform on +- `size`."""
+        direction = signed_unit(source, value.shape) * (size * jnp.float32(SCALE))
+        direction = jnp.where(jnp.isfinite(direction), direction, 0)
+        return _injected(value, self._switch, direction.astype(value.dtype))
+
 
 def roundoff_tangent(
     function: Callable[[RoundoffTangents], Tree], rules: ClassRules, seed: Any

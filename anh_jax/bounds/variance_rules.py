@@ -4,6 +4,7 @@ What moves numbers moves their variances; what is linear weighs them by squared 
 other function of single elements weighs them by its squared slopes.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -13,11 +14,14 @@ import jax.numpy as jnp
 from jax.extend.core import JaxprEqn
 
 from anh_jax.bounds.perturbation import is_float
+from anh_jax.bounds.roundoff_hook import chained, partial_sums
 from anh_jax.errors import ProgramError
 from attest.numerics_class import ClassRules
 
 EVEN = 1 / 3
 """Variance of an error that is spread evenly over +- one unit roundoff, in squared roundoffs."""
+# Masks are infinities, or the largest numbers there are, whose square is an infinity.
+_ENDLESS = 1e18
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,9 @@ Rule: TypeAlias = Callable[[Slopes], list[Varied]]
 
 
 def own_rounding(output: Any, rules: ClassRules) -> jax.Array:
-    """Return the variance of rounding a result once; an infinity (a mask's, say) has none."""
+    """Return the variance of rounding a result once; a mask's infinity has none."""
     own = jnp.square(_wide(output) * rules.roundoff.reduce) * EVEN
-    return jnp.where(jnp.isfinite(output), own, 0)
+    return jnp.where(jnp.abs(_wide(output)) < _ENDLESS, own, 0)
 
 
 def _wide(value: Any) -> jax.Array:
@@ -125,7 +129,9 @@ def _product(slopes: Slopes) -> list[Varied]:
     first, second = slopes.inputs
     squares = [jnp.square(_wide(x.value)) for x in slopes.inputs]
     changes = {"preferred_element_type": jnp.dtype(jnp.float32)}
-    deviation = max(slopes.rules.roundoff.dot, slopes.rules.roundoff.reduce)
+    deviation = max(
+        slopes.rules.roundoff.dot, slopes.rules.roundoff.reduce * chained(_count(slopes))
+    )
     own = [x * deviation**2 * EVEN / 2 for x in squares]
     return slopes.rounded(
         slopes.again(first.square() + own[0], squares[1], **changes)
@@ -140,15 +146,36 @@ def _sum(slopes: Slopes) -> list[Varied]:
 
 
 def _summand(slopes: Slopes, summand: Varied) -> jax.Array:
-    own = jnp.square(_wide(summand.value) * slopes.rules.roundoff.reduce) * EVEN
+    deviation = slopes.rules.roundoff.reduce * chained(_count(slopes))
+    own = jnp.square(_wide(summand.value) * deviation) * EVEN
     return summand.square() + own
+
+
+def _count(slopes: Slopes) -> int:
+    """Return how many numbers are added up for a result."""
+    params, first = slopes.equation.params, slopes.inputs[0].value
+    match slopes.equation.primitive.name:
+        case "dot_general":
+            return math.prod(first.shape[axis] for axis in params["dimension_numbers"][0][0])
+        case "conv_general_dilated":
+            kernel = slopes.inputs[1].value
+            features = kernel.shape[params["dimension_numbers"].rhs_spec[0]]
+            return kernel.size // max(features, 1)
+        case "reduce_sum":
+            return math.prod(first.shape[axis] for axis in params["axes"])
+        case _:
+            return 1
 
 
 def _scattered(slopes: Slopes) -> list[Varied]:
     operand, indices, updates = slopes.inputs
     (output,) = slopes.outputs
     variance = slopes.again(operand.square(), indices.value, _summand(slopes, updates))
+    size = partial_sums(
+        lambda x: slopes.again(jnp.zeros_like(operand.value), indices.value, x), updates.value
+    )
     own = own_rounding(output, slopes.rules)
+    own = own + jnp.square(size * slopes.rules.roundoff.reduce) * EVEN
     return [Varied(output, variance + jnp.where(output == operand.value, 0, own))]
 
 
