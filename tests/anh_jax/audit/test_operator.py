@@ -19,13 +19,14 @@ from anh_jax.audit.recording import (
     record,
 )
 from anh_jax.digest.host import gradient_digest
-from anh_jax.errors import AnhError
+from anh_jax.errors import AnhError, ProgramError
 from anh_jax.experiment_choices import LanguageModel
 from anh_jax.experiment_optimizers import Sgd
 from anh_jax.models.language_model import language_model
 from anh_jax.models.losses import next_token_cross_entropy
 from anh_jax.program.export import export_program
 from anh_jax.program.interpret import read_stored
+from anh_jax.program.interpreter.naming import named_operation
 from anh_jax.program.programs import program_sources
 from anh_jax.training.optimizer import build_optimizer
 from attest.keys import PrivateKey
@@ -269,3 +270,29 @@ def test_changed_entries_are_no_recording(step) -> None:
     path.write_bytes(data + b"\n" + rest)
     with pytest.raises(AnhError, match="not those that recording.json commits"):
         FolderRecording(recording.folder)
+
+
+def test_names_lead_back_to_their_operators(step) -> None:
+    program, seen = step.program.program, {}
+
+    def hook(visit, inputs, default):
+        seen[visit.name] = visit.operation
+        return default(*inputs)
+
+    step.program(*step.inputs.pieces[0], around=hook, loops="python")
+    assert any(".do[*]" in name and ">" in name for name in seen)
+    for name, operation in seen.items():
+        assert named_operation(program, name) is operation
+    inside = next(name for name in seen if ".do[*]" in name)
+    odd = (
+        "",
+        "main",
+        "main/9999",
+        "main/0/1",
+        "other/1",
+        inside + "/1",
+        inside.replace("[*]", "[1]"),
+    )
+    for name in odd:
+        with pytest.raises(ProgramError, match="has no operator"):
+            named_operation(program, name)
