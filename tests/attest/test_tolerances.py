@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from attest.contract import Numerics
+from attest.contract import Numerics, Optimizer
 from attest.level import Level
 from attest.numerics_class import CLASSES
 from attest.statements import Worst
@@ -101,3 +101,19 @@ def test_unknown_class_counts_only_where_the_policy_names_and_caps_it(tale: Modu
     assert story.verify(policy=demand(tale, caps, "mine")).level is Level.SAMPLED
     del caps["c"]
     assert story.verify(policy=demand(tale, caps, "mine")).level is Level.WITNESSED
+
+
+@pytest.mark.parametrize(("kind", "level"), [("bounded", Level.SAMPLED),
+                                             ("elementwise", Level.WITNESSED)])  # fmt: skip
+def test_optimizer_that_mixes_elements_leaves_no_walk_to_check(
+    tale: ModuleType, kind: str, level: Level
+) -> None:
+    story = tale.Story()
+    story.tell_contract(optimizer=Optimizer(kind, "one"))
+    story.tell_genesis()
+    story.tell_attempt()
+    story.tell_intent("acme")
+    story.tell_final()
+    story.tell_audit("acme", **BOUNDED, walk="not checked")
+    story.tell_status()
+    assert story.verify(policy=demand(tale)).level is level

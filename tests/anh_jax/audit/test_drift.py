@@ -94,6 +94,17 @@ def test_nothing_is_said_without_a_null_or_a_second_step() -> None:
     assert once.verdict(NULL).verdict == "no null known"
 
 
+def test_step_that_is_added_twice_counts_once() -> None:
+    draw = np.random.default_rng(5)
+    found = DriftAccumulator()
+    for step in (7, 8):
+        residual = draw.normal(size=SHAPE).astype(np.float32)
+        for _ in range(5):
+            found.add(step, {"w": residual}, {"w": jnp.zeros(SHAPE)})
+    (seen,) = found.tensors().values()
+    assert seen.steps == 2 and found.verdict(NULL).verdict == "pass"
+
+
 def test_equal_bits_leave_nothing_that_leans() -> None:
     found = DriftAccumulator()
     for step in range(3):
