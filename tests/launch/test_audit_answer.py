@@ -27,7 +27,8 @@ def shown(*outcomes: str) -> str:
         ),
         properties=(),
         findings=SimpleNamespace(
-            results=results, init=check, line=check, export=check, step_seconds=(1.0,),
+            results=results, init=check, line=check, export=check, walk=check, drift=check,
+            step_seconds=(1.0,),
             seconds=1.0, notes=(),
         ),
         indices=(7,),
@@ -36,6 +37,7 @@ def shown(*outcomes: str) -> str:
         client="",
         artifact="",
         loose="",
+        evidence=SimpleNamespace(equivocation=None, withheld=None),
     )  # fmt: skip
     return "\n".join(lines(cast(Any, audited)))
 
