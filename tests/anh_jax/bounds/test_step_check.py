@@ -133,3 +133,30 @@ def test_one_example_less_or_relabelled_is_refuted_by_far(judged: Judged, drop: 
     found = judged.check.check(changed, seed=1)
     assert found.outcome == "refuted"
     assert found.a.value > 100
+
+
+@pytest.fixture(scope="module")
+def mixing(tmp_path_factory: pytest.TempPathFactory) -> Judged:
+    return Judged(tmp_path_factory.mktemp("mixing"), "mlp", "adafactor")
+
+
+def test_update_that_mixes_elements_passes_by_its_spread(mixing: Judged) -> None:
+    for step in (COLD, WARM):
+        found = mixing.check.check(mixing.committed(mixing.bench, -1, step), seed=1)
+        assert found.outcome == "pass", (found.words, every(found))
+        assert found.walk is None
+
+
+@pytest.mark.parametrize("fault", ["larger rate", "frozen tensor", "not a number"])
+def test_wrong_update_that_mixes_elements_is_refuted(mixing: Judged, fault: str) -> None:
+    honest = mixing.committed(mixing.bench, 1, WARM)
+    change = {
+        "larger rate": lambda old, new: old + np.float32(1.001) * (new - old),
+        "frozen tensor": lambda old, new: old,
+        "not a number": lambda old, new: new * np.float32("nan"),
+    }[fault]
+    moved = jax.tree.map(change, honest.before["parameters"], honest.after["parameters"])
+    after = {**honest.after, "parameters": moved}
+    committed = CommittedStep(WARM, honest.before, honest.outputs, after, honest.numbers)
+    found = mixing.check.check(committed, seed=1)
+    assert found.outcome == "refuted" and not found.b.accepted
