@@ -80,8 +80,18 @@ def losses_of_training(name: str, numerics: str) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("numerics", ["bf16", "bf16_f32acc"])
-@pytest.mark.parametrize("name", ["mlp", "vision_transformer", "language_model"])
+# How products round does not depend on the model, so the daily run trains one model that way.
+@pytest.mark.parametrize(
+    ("name", "numerics"),
+    [
+        ("mlp", "bf16"),
+        ("vision_transformer", "bf16"),
+        ("language_model", "bf16"),
+        ("mlp", "bf16_f32acc"),
+        pytest.param("vision_transformer", "bf16_f32acc", marks=pytest.mark.full),
+        pytest.param("language_model", "bf16_f32acc", marks=pytest.mark.full),
+    ],
+)
 def test_a_shipped_model_passes_the_class_check_and_its_loss_falls(
     name: str, numerics: str
 ) -> None:
