@@ -231,6 +231,15 @@ def test_recorded_operand_that_is_not_the_recorded_result_contradicts(step) -> N
     assert found.verdict == "contradicts" and found.entry == lied
 
 
+def test_entry_under_another_name_or_iteration_contradicts(step) -> None:
+    recording = step.honest()
+    first, *rest = recording.entries
+    for change in ({"name": "main/0"}, {"iterations": (7,)}, {"piece": 1}):
+        recording.entries = (dataclasses.replace(first, **change), *rest)
+        found = step.follow(recording)
+        assert found.verdict == "contradicts" and "where the program evaluates" in found.words
+
+
 def test_recording_that_is_cut_off_or_too_long_contradicts(step) -> None:
     recording = step.honest()
     whole = recording.entries
