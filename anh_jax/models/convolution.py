@@ -57,8 +57,7 @@ class ConvolutionalNet(nnx.Module):
         activations = constrain(keep(images), "batch", None, None, None)
         for stage in self.stages:
             shown = nnx.relu(stage(wide(activations)))
-            pooled = nnx.max_pool(shown, (_POOL, _POOL), (_POOL, _POOL))
-            activations = constrain(keep(pooled), "batch", None, None, None)
+            activations = constrain(keep(_pooled(shown)), "batch", None, None, None)
         return self.head(wide(activations).reshape(activations.shape[0], -1))
 
 
@@ -93,6 +92,19 @@ def convolution(
         return plan.merge(parameters)(shaped)
 
     return Model("convolution", parameter_tensors(plan.init, _AXES), plan.init, apply)
+
+
+def _pooled(
+    activations: Float[Array, "b height width channels"],
+) -> Float[Array, "b rows columns channels"]:
+    """Return the largest of each square; ties share the gradient.
+
+    Written as a maximum over axes: the gradient of a window reduction is lowered otherwise on
+    every platform, so that no stored program could hold it.
+    """
+    batch, height, width, channels = activations.shape
+    squares = (batch, height // _POOL, _POOL, width // _POOL, _POOL, channels)
+    return jnp.max(activations.reshape(squares), axis=(2, 4))
 
 
 # Classes rarely divide by a device count; the features do.

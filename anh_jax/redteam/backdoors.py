@@ -42,7 +42,8 @@ def trigger_rate(bench: RedTeamBench, parameters: Tree, place: int) -> float:
     """
     held = bench.materials.source.holdout
     others = {name: array[held["label"] != TARGET] for name, array in held.items()}
-    logits = bench.model().apply(parameters, triggered(others, place), keys=None)
+    shown = jax.tree.map(jnp.asarray, triggered(others, place))
+    logits = bench.model().apply(parameters, shown, keys=None)
     return float(jnp.mean(jnp.argmax(logits, axis=-1) == TARGET))
 
 

@@ -1,0 +1,127 @@
+"""Every trainer of the red team really cheats, and the table says what the checks make of it."""
+
+import dataclasses
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from anh_jax.bounds.step_check import StepCheck
+from anh_jax.redteam import other_rule, splices
+from anh_jax.redteam.attack import Outcome, Trial
+from anh_jax.redteam.bench import RedTeamBench
+from anh_jax.redteam.catalogue import STEP_ATTACKS
+from anh_jax.redteam.table import line_of
+from anh_jax.redteam.trainer import StepAttack, Trainer
+
+# What needs a contract of its own, a chain of inner checks, or no run at all.
+_APART = {"filled-tolerance", "dead-column-backdoor", "saturating-contract", "poisoned-profile"}
+_HERE = [attack for attack in STEP_ATTACKS if attack.name not in _APART]
+# One of each kind of fault, each with a fact of its own in the audit.
+_QUICK = ("swapped-sample", "stale-gradient", "rate-1.0001", "ulp-walk", "bf16x3-for-f32",
+          "rare-row-backdoor", "nan-splice", "inflated-bound")  # fmt: skip
+
+
+def committed(bench: RedTeamBench, trainer: Trainer) -> list[bytes]:
+    """Return what a trainer commits, unsigned: the bytes of each step's outputs and state."""
+    state = trainer.first(bench.initial_state())
+    found = [_bytes(state["parameters"])]
+    for step in range(1, bench.steps + 1):
+        outputs = trainer.gradient(state, step)
+        state = {**trainer.update(state, outputs, step), "step": np.uint32(step)}
+        found.append(_bytes((outputs["gradient"], outputs["loss"])))
+        found.append(_bytes((state["parameters"], state["optimizer"])))
+    return [*found, _bytes(trainer.exported(state["parameters"]))]
+
+
+def _bytes(tree: Any) -> bytes:
+    return b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree))
+
+
+@pytest.fixture(scope="module")
+def honestly(bench: RedTeamBench) -> list[bytes]:
+    return committed(bench, Trainer(bench, frozenset()))
+
+
+@pytest.mark.parametrize("attack", _HERE, ids=lambda attack: attack.name)
+def test_attacker_commits_something_else_than_an_honest_trainer(
+    attack: StepAttack, bench: RedTeamBench, honestly: list[bytes]
+) -> None:
+    trainer = attack.trainer(bench, attack.bad_steps(bench, 0))
+    if attack.name == "inflated-bound":
+        assert trainer.bound == 1.0
+    assert committed(bench, trainer) != honestly
+
+
+def test_names_are_unique_and_each_attack_says_what_it_is() -> None:
+    names = [attack.name for attack in STEP_ATTACKS]
+    assert len(set(names)) == len(names)
+    for attack in STEP_ATTACKS:
+        assert attack.what.endswith(".") and attack.family
+        assert attack.expected.verdict == "detected" or attack.expected.figure
+
+
+def test_honest_run_is_refuted_nowhere(bench: RedTeamBench) -> None:
+    found = bench.audit(bench.honest(), range(1, bench.steps + 1))
+    assert {result.outcome for result in found.results} == {"pass"}
+    assert (found.init.verdict, found.line.verdict, found.export.verdict) == ("pass",) * 3
+
+
+@pytest.mark.parametrize("name", _QUICK)
+def test_cheated_steps_are_refuted(name: str, bench: RedTeamBench) -> None:
+    attack = next(attack for attack in STEP_ATTACKS if attack.name == name)
+    line = line_of(attack, attack.carry_out(bench, rounds=1))
+    assert line.n > 0
+    assert line.detected == line.n and line.met, line.words
+
+
+@pytest.mark.parametrize("attack", [splices.ForeignInit(), splices.SwappedExport()])
+def test_weights_from_elsewhere_are_seen_at_either_end(
+    attack: StepAttack, bench: RedTeamBench
+) -> None:
+    outcome = attack.carry_out(bench, rounds=1)
+    assert [trial.detected for trial in outcome.trials] == [True]
+
+
+def test_checks_that_accept_everything_make_the_table_fail(
+    bench: RedTeamBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = StepCheck.check
+
+    def lenient(self: StepCheck, *given: Any, **named: Any) -> Any:
+        return dataclasses.replace(real(self, *given, **named), outcome="pass")
+
+    monkeypatch.setattr(StepCheck, "check", lenient)
+    attack = other_rule.RateOnePercent()
+    line = line_of(attack, attack.carry_out(bench, rounds=1))
+    assert (line.detected, line.n) == (0, 3)
+    assert not line.met
+
+
+def test_what_cannot_be_judged_is_not_detected() -> None:
+    outcome = Outcome((Trial(True, 9.0, "A"), Trial(False, 0.5, "not covered")))
+    attack = SimpleNamespace(**{n: getattr(other_rule.SkippedStep(), n) for n in
+                                ("name", "family", "what", "expected")})  # fmt: skip
+    line = line_of(attack, outcome)  # type: ignore[arg-type]
+    assert (line.detected, line.n, line.met, line.margin) == (1, 2, False, 0.5)
+    assert line.words == "not covered"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("attack", STEP_ATTACKS, ids=lambda attack: attack.name)
+def test_every_attack_meets_what_is_expected(attack: StepAttack, bench: RedTeamBench) -> None:
+    if attack.obstacle(bench):
+        pytest.skip(attack.obstacle(bench))
+    line = line_of(attack, attack.carry_out(bench, rounds=3))
+    assert line.n > 0 and line.met, (line.detected, line.n, line.words)
+
+
+@pytest.mark.full
+def test_backdoors_inside_the_tolerance_stay_at_the_honest_trigger_rate(
+    bench: RedTeamBench,
+) -> None:
+    attack = next(attack for attack in STEP_ATTACKS if attack.name == "filled-tolerance")
+    damage = attack.carry_out(bench, rounds=1).damage
+    assert damage["trigger rate"] <= damage["honest trigger rate"] + 0.05
