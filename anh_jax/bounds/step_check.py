@@ -8,7 +8,7 @@ origin can be judged: an audit's, an attacker's, a benchmark's.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,8 @@ from anh_jax.bounds.effect import beyond_rounding, check_effect, effect_limit
 from anh_jax.bounds.gradient_check import Findings, GradientCheck, RowNumbers
 from anh_jax.bounds.spread import Spread
 from anh_jax.bounds.statistic import Array, Statistic, host_leaves
-from anh_jax.bounds.update_judge import JudgedUpdate, UpdateFindings, update_judge
+from anh_jax.bounds.step_statistics import StepStatistics, concluded, malformed
+from anh_jax.bounds.update_judge import JudgedUpdate, update_judge
 from anh_jax.bounds.update_stage import UpdateInputs
 from anh_jax.bounds.walk import PairwiseCosine
 from anh_jax.errors import ProgramError
@@ -27,8 +28,6 @@ from anh_jax.training.executor import Tree
 from anh_jax.training.optimizer import LEARNING_RATE
 from anh_jax.training.state import State, gradient_part, moving_part
 from anh_jax.workbench import Workbench
-
-Outcome = Literal["pass", "refuted", "unattestable"]
 
 
 @dataclass(frozen=True)
@@ -43,36 +42,6 @@ class CommittedStep:
     outputs: Tree
     after: State
     numbers: RowNumbers
-
-
-@dataclass(frozen=True)
-class StepStatistics:
-    """What the checks of a step found; each statistic is a distance over its tolerance.
-
-    Attributes:
-        a, a_row: check A, per tensor and per block.
-        zeros: exact zeros: 0 or infinity.
-        a2: the effect on the parameters; None where the class or the optimizer has no such check.
-        b: the update, element by element.
-        walk: the average share of check B's tolerance; None where no tensor is large enough.
-        spread: the largest spread over its tensor's norm.
-        capped: what could not be judged because rounding is too large: paths of outputs.
-        outcome: of these checks together.
-        words: why, in one line.
-        reference: the outputs of `gradient` as computed here; empty where none were.
-    """
-
-    a: Statistic
-    a_row: Statistic
-    zeros: Statistic
-    a2: Statistic | None
-    b: Statistic
-    walk: Statistic | None
-    spread: Statistic
-    capped: tuple[Path, ...]
-    outcome: Outcome
-    words: str
-    reference: Tree
 
 
 class SpreadSource(Protocol):
@@ -114,7 +83,7 @@ class StepCheck:
         The residuals of its parameters are added to `walk`, which looks at steps together.
         """
         if (odd := self._form(committed)) is not None:
-            return _malformed(odd)
+            return malformed(odd)
         before = _placed(self._bench, committed.before)
         pieces = self._bench.batch(committed.step).pieces
         reference = self._bench.executor.gradient(before, pieces)
@@ -124,7 +93,7 @@ class StepCheck:
         after = self._updated(committed, _copy(moving_part(before)), _gradient(committed.outputs))
         judged = JudgedUpdate(inputs, committed.after, after)
         update = self._updates.judge(judged, seed=seed, walk=walk)
-        return _concluded(findings, a2, update, reference, excess=self._rules.a2_excess)
+        return concluded(findings, a2, update, reference, excess=self._rules.a2_excess)
 
     def _form(self, committed: CommittedStep) -> Statistic | None:
         """Return infinity where a committed tensor is none of the programs', else nothing."""
@@ -228,56 +197,6 @@ class StepCheck:
         return dict(zip(table.names, table.values[step - 1].tolist(), strict=True))
 
 
-def _concluded(
-    findings: Findings,
-    a2: Statistic | None,
-    update: UpdateFindings,
-    reference: Tree,
-    *,
-    excess: Literal["refuted", "unattestable"],
-) -> StepStatistics:
-    """Refute by any check that does not accept; what could not be judged is never passed."""
-    named = {
-        "A": findings.a,
-        "A per block": findings.a_row,
-        "zeros": findings.zeros,
-        "A2": a2,
-        "B": update.b,
-        "walk": update.walk,
-    }
-    outside = {n: s for n, s in named.items() if s is not None and not s.accepted}
-    weak = {"A2"} if excess == "unattestable" else set[str]()
-    capped = findings.capped + update.capped
-    outcome: Outcome = "pass"
-    if outside.keys() - weak:
-        outcome = "refuted"
-    elif outside or capped:
-        outcome = "unattestable"
-    told = [f"{name} = {s.value:.3g} at {s.where}" for name, s in outside.items()]
-    words = f"outside the bounds: {', '.join(told)}" if told else ""
-    if capped:
-        names = ", ".join("/".join(path) for path in capped[:3])
-        more = f" and {len(capped) - 3} more" if len(capped) > 3 else ""  # noqa: PLR2004
-        loose = f"rounding is above the cap in {names}{more}"
-        words = f"{words}; {loose}" if words else loose
-    if not words:
-        given = [f"{name} {s.value:.2g}" for name, s in named.items() if s is not None]
-        words = f"within bounds: {', '.join(given)}"
-    return StepStatistics(
-        a=findings.a,
-        a_row=findings.a_row,
-        zeros=findings.zeros,
-        a2=a2,
-        b=update.b,
-        walk=update.walk,
-        spread=findings.spread,
-        capped=capped,
-        outcome=outcome,
-        words=words,
-        reference=reference,
-    )
-
-
 def _odd_form(part: str, committed: Tree, expected: Tree) -> str:
     """Say which tensor is missing, too much or of another form; empty where none is."""
     theirs, ours = leaves_of(committed, (part,)), leaves_of(expected, (part,))
@@ -287,24 +206,6 @@ def _odd_form(part: str, committed: Tree, expected: Tree) -> str:
         if (theirs[path].shape, theirs[path].dtype) != (leaf.shape, leaf.dtype):
             return f"{path_text(path)}: another shape or dtype"
     return ""
-
-
-def _malformed(odd: Statistic) -> StepStatistics:
-    """Refute what is not even of the programs' form; nothing is computed from it."""
-    none = Statistic(0.0, "nowhere")
-    return StepStatistics(
-        a=odd,
-        a_row=none,
-        zeros=none,
-        a2=None,
-        b=Statistic(math.inf, "not computed"),
-        walk=None,
-        spread=none,
-        capped=(),
-        outcome="refuted",
-        words=f"outside the bounds: {odd.where}",
-        reference={},
-    )
 
 
 def _gradient(outputs: Tree) -> Tree:

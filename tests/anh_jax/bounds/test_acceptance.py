@@ -57,7 +57,7 @@ def test_honest_rounding_passes() -> None:
         noise = np.random.default_rng(seed).normal(size=reference.shape) * sigma_of(reference)
         found = check((reference + noise).astype(np.float32), reference)
         assert accepted(found), found
-        assert 0 < found.a.value and 0 < found.a_row.value
+        assert found.a.value > 0 and found.a_row.value > 0
 
 
 def test_distance_just_within_c_spreads_passes_and_just_outside_does_not() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from anh_jax.bounds.gradient_check import RowNumbers
 from anh_jax.bounds.spread import SpreadEstimator
-from anh_jax.bounds.step_check import CommittedStep, StepCheck, StepStatistics
+from anh_jax.bounds.step_check import CommittedStep, StepCheck
+from anh_jax.bounds.step_statistics import StepStatistics
 from anh_jax.bounds.walk import PairwiseCosine
 from anh_jax.experiment import load_experiment
 from anh_jax.preparation import prepare
