@@ -3,14 +3,16 @@
 import dataclasses
 
 from anh_jax.redteam.attack import Trial, bounded
+from attest.canonical import hex_float
 from attest.envelope import Envelope
 from attest.keys import PrivateKey, Role
 from attest.statements import Audit, Counts, Worst, decode_statement
 from launch.auditing import Audited
 from launch.auditor_name import AuditorName
+from launch.canary_check import check
 from launch.driver import run_log
 from launch.policy_draft import Draft, build
-from launch.redteam.place import AUDITOR, RecordPlace
+from launch.redteam.place import AUDITOR, Canary, RecordPlace
 from launch.redteam.records import RecordAttack
 
 
@@ -19,10 +21,12 @@ def _without_work(done: Audited) -> Audit:
     total = sum(dataclasses.astuple(done.receipt.counts))
     return dataclasses.replace(
         done.receipt,
+        steps=total,
         counts=Counts(total, 0, 0, 0),
         results_root="00" * 32,
         gradient_roots="00" * 32,
-        worst=Worst(*[(0.5).hex()] * len(dataclasses.fields(Worst))),
+        # Where statistics were given, harmless ones.
+        worst=Worst(*[v and hex_float(0.5) for v in dataclasses.astuple(done.receipt.worst)]),
         walk="pass",
         init="pass",
         line="pass",
@@ -34,16 +38,17 @@ class LazyAuditor(RecordAttack):
     """Signs that every sampled step passed, and computes none."""
 
     name, family = "lazy-auditor", "auditors"
-    what = "Receipts without work are given for a canary: a run with a planted fault in the sample."
+    what = "Receipts without work are given for a canary: a run with secret faults in the sample."
 
     def attack(self, place: RecordPlace) -> Trial:
-        """Compare the lazy receipt of a canary with what its maker knows of the planted fault."""
-        done = place.audit(place.cheated(), samples=4)
-        lazy = _without_work(done)
-        planted = done.receipt.counts.refuted > 0
-        caught = planted and lazy.counts.refuted == 0
-        words = f"the canary has {done.receipt.counts.refuted} bad steps in the sample, it says 0"
-        return Trial(caught, None, words)
+        """Sign without work that a canary is clean, and let its maker judge the receipt."""
+        canary = place.canary()
+        # The real audit, of another copy, only shows what a receipt looks like.
+        done = place.audit(place.canary().run, samples=place.bench.steps)
+        key = PrivateKey.load(place.auditor)
+        _log(canary, AuditorName(key, AUDITOR, own=False), _without_work(done))
+        (tried,) = check(canary.run.root, canary.answer, ())
+        return Trial(tried.finding == "lazy", None, tried.words)
 
 
 class ColludingAuditor(RecordAttack):
@@ -78,13 +83,19 @@ class CopyingAuditors(RecordAttack):
     what = "A second auditor signs the first one's numbers; he cannot open its salted roots."
 
     def attack(self, place: RecordPlace) -> Trial:
-        """Copy a receipt, and compare what it commits to with who has computed it again."""
-        done = place.audit(place.honest(), samples=4).receipt
-        again = place.audit(place.honest(), samples=4).receipt
-        copy = dataclasses.replace(done, auditor="copier")
-        # Who computes draws salts of his own: honest receipts never commit to the same bytes.
-        caught = copy.gradient_roots == done.gradient_roots != again.gradient_roots
-        return Trial(caught, None, "two receipts that commit to the same salted roots are a copy")
+        """Sign acme's receipt of a canary as another auditor, and let its maker judge both."""
+        canary = place.canary()
+        done = place.audit(canary.run, samples=place.bench.steps)
+        copy = dataclasses.replace(done.receipt, auditor="copier")
+        _log(canary, AuditorName(PrivateKey.generate(), "copier", own=False), copy)
+        first, second = check(canary.run.root, canary.answer, ())
+        caught = (first.finding, second.finding) == ("found", "copied")
+        return Trial(caught, None, f"acme: {first.words}; copier: {second.words}")
+
+
+def _log(canary: Canary, who: AuditorName, receipt: Audit) -> None:
+    with run_log(canary.run) as log:
+        log.append([_signed(who, receipt)], keys=[who.key.public])
 
 
 def _signed(who: AuditorName, receipt: Audit) -> Envelope:

@@ -12,6 +12,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
+from anh_jax.experiment import experiment_yaml, load_experiment
 from anh_jax.redteam.bench import RedTeamBench
 from anh_jax.redteam.other_rule import RateOnePercent
 from anh_jax.redteam.trainer import Trainer
@@ -28,6 +29,7 @@ from attest.verdict import Verdict
 from launch.announcement import announce
 from launch.auditing import Audited, Wanted, audit
 from launch.auditor_name import Asked
+from launch.canary_planting import Answer, plant
 from launch.driver import run_log
 from launch.policy_draft import Draft, build
 from launch.prover import prove
@@ -54,6 +56,14 @@ class Reading:
         return self.verdict is not None and self.verdict.exit_code == 0
 
 
+@dataclass(frozen=True)
+class Canary:
+    """A run with secret faults, and which they are."""
+
+    run: RunDirectory
+    answer: Answer
+
+
 class RecordPlace:
     """Closed runs to attack: an honest one, and one that cheats at every step.
 
@@ -76,6 +86,21 @@ class RecordPlace:
         bad = frozenset(range(1, self.bench.steps + 1))
         made = self.bench.once("cheated", lambda: self._train(RateOnePercent.trainer, bad))
         return self._copy(made)
+
+    def canary(self) -> Canary:
+        """Return a fresh copy of a run with secret faults, and the answer that names them."""
+        run, answer = self.bench.once("canary", self._plant)
+        return Canary(self._copy(run), answer)
+
+    def _plant(self) -> tuple[RunDirectory, Answer]:
+        root = self.new_folder()
+        text = experiment_yaml(self.bench.materials.experiment)
+        config = root.with_suffix(".yaml")
+        config.write_text(text)
+        experiment = load_experiment(config, ("plan.kind=exported",))
+        faults = max(1, self.bench.steps // 4)
+        answer = plant(experiment, root, faults=faults, answer=root.with_suffix(".answer"))
+        return RunDirectory.open(root), answer
 
     def audit(self, run: RunDirectory, *, samples: int | None = None) -> Audited:
         """Let acme audit the sample that its nonce draws."""

@@ -26,7 +26,7 @@ _QUICK = ("swapped-sample", "stale-gradient", "rate-1.0001", "ulp-walk", "bf16x3
 
 def committed(bench: RedTeamBench, trainer: Trainer) -> list[bytes]:
     """Return what a trainer commits, unsigned: the bytes of each step's outputs and state."""
-    state = trainer.first(bench.initial_state())
+    state: dict[str, Any] = trainer.first(bench.initial_state())
     found = [_bytes(state["parameters"])]
     for step in range(1, bench.steps + 1):
         outputs = trainer.gradient(state, step)
@@ -53,6 +53,11 @@ def test_attacker_commits_something_else_than_an_honest_trainer(
     if attack.name == "inflated-bound":
         assert trainer.bound == 1.0
     assert committed(bench, trainer) != honestly
+
+
+def test_honest_trainer_commits_the_same_again(bench: RedTeamBench, honestly: list[bytes]) -> None:
+    every_step = frozenset(range(1, bench.steps + 1))
+    assert committed(bench, Trainer(bench, every_step)) == honestly
 
 
 def test_names_are_unique_and_each_attack_says_what_it_is() -> None:
