@@ -2,7 +2,7 @@
 
 The tolerance is the auditor's own estimate of rounding at this state and batch (`spread`), times
 the contract's constants: c for a whole tensor, c_row for each block (`bounds/blocks.py`). Elements
-that are zero whatever rounds are compared by their bits. See docs/numerics.md, "Bounded".
+that are zero whatever rounds must be zero. See docs/numerics.md, "Bounded".
 """
 
 import math
@@ -72,7 +72,7 @@ def check_tensor(
     if (committed.shape, committed.dtype) != (reference.shape, reference.dtype):
         bad = Statistic(math.inf, f"{name}: another shape or dtype")
         return TensorFinding(bad, none, none, 0.0, capped=False)
-    differs = differing_bits(committed, reference)
+    differs = _unequal(committed, reference)
     if not differs.any():
         return TensorFinding(none, none, none, 0.0, capped=False)
     zeros = none
@@ -94,6 +94,15 @@ def check_tensor(
         relative,
         capped=False,
     )
+
+
+def _unequal(committed: Array, reference: Array) -> Array:
+    """Return where bits differ, but for the sign of a zero.
+
+    A sum of one term is that term: a dead unit's gradient is -0.0 in microbatches of one example
+    and 0.0 in larger ones (measured). No update tells them apart.
+    """
+    return differing_bits(committed, reference) & ~((committed == 0) & (reference == 0))
 
 
 def _fixed(spread: TensorSpread, terms: Terms, structural: Array | None) -> Array:

@@ -121,18 +121,23 @@ def test_structural_zeros_are_bits_in_every_class_and_local_ones_are_not() -> No
     assert found.zeros.accepted
 
 
-def test_negative_zero_is_no_zero() -> None:
+@pytest.mark.parametrize("relative", [1e-6, 1.0])
+def test_sign_of_a_zero_is_no_difference(relative: float) -> None:
+    # Sums of one term keep it, longer ones do not: honest microbatches of one example differ so.
     reference = gradient()
     committed = reference.copy()
     committed[7, 2] = -0.0
+    assert accepted(check(committed, reference, spread=spread_of(sigma_of(reference, relative))))
+    committed[7, 3] = 1e-44
     assert not check(committed, reference).zeros.accepted
 
 
-def test_tensor_of_zeros_passes_by_its_bits_alone() -> None:
+def test_tensor_of_zeros_passes_by_zeros_alone() -> None:
     reference = np.zeros((4, 5), np.float32)
     spread = spread_of(reference)
     assert accepted(check(reference.copy(), reference, spread=spread))
-    for bad in (1e-30, -0.0):
+    assert accepted(check(-reference, reference, spread=spread))
+    for bad in (1e-30, -1e-44):
         committed = reference.copy()
         committed[1, 2] = bad
         found = check(committed, reference, spread=spread, local_zeros="ignored")
