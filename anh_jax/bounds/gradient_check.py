@@ -14,11 +14,17 @@ from anh_jax.bounds.acceptance import (
 )
 from anh_jax.bounds.spread import Spread, TensorSpread
 from anh_jax.bounds.statistic import Array, Statistic, host_leaves, largest
+from anh_jax.errors import ProgramError
 from anh_jax.program.tree import Path, path_text
 from attest.numerics_class import ClassRules
 
 # The spread of a number that is computed here from what is committed: its floor alone.
 _STILL = TensorSpread(0.0, (np.zeros(()),), np.zeros((), np.bool_))
+
+# Numbers that scale the update: sums in float32, however coarsely the class rounds products and
+# activations. By its coarsest roundoff a norm could be an eighth off in bf16, and with it a
+# clipped step.
+_SUMMED = frozenset(("globalNorm", "weight"))
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,8 @@ class RowNumbers:
 class Findings:
     """What check A and exact zeros found: the worst of each, and what could not be judged.
 
-    `spread` is the largest that counted against the cap, over the reference's norm.
+    `spread` is the largest that counted against the cap, over the reference's norm. `blind` names
+    the operator that rounding could not be followed through; empty where there is none.
     """
 
     a: Statistic
@@ -44,6 +51,7 @@ class Findings:
     zeros: Statistic
     spread: Statistic
     capped: tuple[Path, ...]
+    blind: str = ""
 
 
 class GradientCheck:
@@ -64,16 +72,20 @@ class GradientCheck:
         *,
         numbers: RowNumbers,
         scalars: Any,
-        spread: Spread | None,
+        spread: Spread | ProgramError,
         structural: Mapping[Path, Array],
     ) -> Findings:
         """Judge the committed `gradient` and `statistics`, of the reference's form, and numbers.
 
+        Instead of a spread there may be why none is known: then only equal bits are judged.
         `reference` is what `gradient` gives here, `scalars` what the scalars program gives of the
         committed outputs: the norm is judged as a function of the gradient that is committed.
         """
         pairs = list(self._pairs(committed, reference, numbers, scalars))
-        known: dict[Path, TensorSpread] = {} if spread is None else dict(spread.tensors)
+        blind = str(spread) if isinstance(spread, ProgramError) else ""
+        known: dict[Path, TensorSpread] = {}
+        if not isinstance(spread, ProgramError):
+            known.update(spread.tensors)
         known["globalNorm",] = _STILL
         found = {
             path: check_tensor(
@@ -89,22 +101,24 @@ class GradientCheck:
         finite = Statistic(0.0, "finite flag")
         if bool(np.asarray(scalars["finite"])) != numbers.finite:
             finite = Statistic(math.inf, "finite flag")
-        return _summed(found, finite)
+        return _summed(found, finite, blind)
 
     def _pairs(
         self, committed: Any, reference: Any, numbers: RowNumbers, scalars: Any
     ) -> Iterator[tuple[Path, Array, Array]]:
         for part in ("gradient", "statistics"):
-            theirs = host_leaves(committed[part])
+            told = host_leaves(committed[part])
             for path, ours in host_leaves(reference[part]).items():
-                yield (part, *path), theirs[path], ours
+                yield (part, *path), told[path], ours
         single = (
             ("loss", numbers.loss, reference["loss"]),
             ("weight", numbers.weight, reference["weight"]),
             ("globalNorm", numbers.global_norm, scalars["globalNorm"]),
         )
         for name, value, ours in single:
-            yield (name,), np.asarray(value, np.asarray(ours).dtype), np.asarray(ours)
+            with np.errstate(over="ignore"):  # a number too large for the dtype is infinite
+                theirs = np.asarray(value, np.asarray(ours).dtype)
+            yield (name,), theirs, np.asarray(ours)
 
     def _terms(self, path: Path, declared: float | None) -> Terms:
         rules, unit = self._rules, self._rules.unit_roundoff
@@ -112,6 +126,8 @@ class GradientCheck:
         if path[0] != "gradient":
             # A cap guards what moves the state; the loss and the norm are told, not used.
             cap = rules.cap if path[0] == "statistics" else math.inf
+            if path[0] in _SUMMED:
+                unit = max(rules.roundoff.reduce, rules.roundoff.update)
             return Terms(c, row, rules.phi_sum * unit, cap, zeros)
         if path_text(path[1:]) in self._null:
             return Terms(c, row, rules.phi * unit, math.inf, zeros)
@@ -122,7 +138,7 @@ def _name(path: Path) -> str:
     return path_text(path[1:] if path[0] == "gradient" else path)
 
 
-def _summed(found: Mapping[Path, TensorFinding], finite: Statistic) -> Findings:
+def _summed(found: Mapping[Path, TensorFinding], finite: Statistic, blind: str) -> Findings:
     moving = sorted(path for path in found if path[0] in ("gradient", "statistics"))
     return Findings(
         a=largest([*(f.a for f in found.values()), finite]),
@@ -130,4 +146,5 @@ def _summed(found: Mapping[Path, TensorFinding], finite: Statistic) -> Findings:
         zeros=largest(f.zeros for f in found.values()),
         spread=largest(Statistic(found[path].spread, _name(path)) for path in moving),
         capped=tuple(path for path, finding in found.items() if finding.capped),
+        blind=blind,
     )

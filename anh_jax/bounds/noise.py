@@ -20,6 +20,9 @@ from attest.numerics_class import ClassRules
 
 _ROOT3 = math.sqrt(3.0)
 ON, OFF = 0xFFFFFFFF, 0
+# Noise is drawn this much larger than a unit roundoff: in float32 each value then moves by one unit
+# in the last place, up or down, and none stays put by chance, which would pass for an exact zero.
+STRENGTH = 2.0
 
 
 class MonteCarlo(RoundoffHook):
@@ -33,12 +36,12 @@ class MonteCarlo(RoundoffHook):
         self._amplitude = amplitude
 
     def moved(self, value: jax.Array, roundoff: float, source: Stream) -> jax.Array:
-        """Return the value, perturbed by a standard deviation of one unit roundoff."""
-        return perturbed(value, roundoff, self._amplitude, source)
+        """Return the value, perturbed by a standard deviation of `STRENGTH` unit roundoffs."""
+        return perturbed(value, STRENGTH * roundoff, self._amplitude, source)
 
     def shaken(self, value: jax.Array, size: Any, source: Stream) -> jax.Array:
-        """Return the value with noise of that standard deviation added."""
-        noise = signed_unit(source, value.shape) * jnp.float32(_ROOT3) * size
+        """Return the value with noise of `STRENGTH` times that standard deviation added."""
+        noise = signed_unit(source, value.shape) * jnp.float32(_ROOT3 * STRENGTH) * size
         moved = value + jnp.where(self._amplitude != 0, noise, 0).astype(value.dtype)
         return jnp.where(jnp.isfinite(moved), moved, value)
 

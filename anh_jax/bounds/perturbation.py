@@ -73,7 +73,10 @@ def _stochastically_rounded(
     value: jax.Array, deviation: float, amplitude: Any, source: Stream
 ) -> jax.Array:
     wide = value.astype(jnp.float32)
-    moved = wide * (1 + jnp.float32(deviation) * signed_unit(substream(source, 0), value.shape))
+    # Rounding up or down at random gives sqrt(2/3) roundoffs on average; noise before it the rest.
+    own = 2 / 3 * unit_roundoff(value.dtype) ** 2
+    limit = jnp.float32(math.sqrt(3 * max(deviation**2 - own, 0.0)))
+    moved = wide * (1 + limit * signed_unit(substream(source, 0), value.shape))
     spacing = last_place(moved, value.dtype)
     # Counted in units of the binade that it lies in: across its edge the grid is another one.
     whole = jnp.floor(moved / spacing + unit(substream(source, 1), value.shape))

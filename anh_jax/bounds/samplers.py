@@ -3,19 +3,21 @@
 A sampler belongs to one batch size, and traces its program once; seeds are arguments.
 """
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from anh_jax.bounds.counter_hash import Stream
-from anh_jax.bounds.noise import OFF, ON, MonteCarlo
+from anh_jax.bounds.noise import OFF, ON, STRENGTH, MonteCarlo
+from anh_jax.bounds.roundoff_hook import COUNTED
 from anh_jax.bounds.tangents import SCALE, roundoff_tangent
 from anh_jax.program.interpret import InterpretedProgram
 from anh_jax.program.tree import Tree
 from attest.numerics_class import ClassRules
 
 Inputs = tuple[Any, ...]
+Draws = Literal["values", "deviations"]
 
 
 class Sampler(Protocol):
@@ -23,18 +25,16 @@ class Sampler(Protocol):
 
     Attributes:
         unit: what a deviation of one counts.
+        draws: whether a draw is the outputs' `values`, moved, or their `deviations`.
         traced: how many times the sampled program was traced, which is how often it was compiled.
     """
 
     unit: float
+    draws: Draws
     traced: int
 
     def draw(self, inputs: Inputs, words: Stream) -> Tree:
         """Return the outputs moved by one random roundoff at each operator."""
-        ...
-
-    def base(self, inputs: Inputs) -> Tree:
-        """Return what a draw deviates from; None where draws are deviations already."""
         ...
 
     def plain(self, inputs: Inputs) -> Tree:
@@ -45,12 +45,11 @@ class Sampler(Protocol):
 class NoiseSampler:
     """Draws whole gradients with noise at every operator.
 
-    Rounding to nearest errs by up to one unit roundoff, evenly: a deviation of 1/sqrt(3) of it.
-    Noise of a whole one is drawn and counted as that, for the less an element moves the more often
-    it stays where it is by chance, and would pass for an exact zero.
+    The noise is larger than a rounding and is scaled down to what one counts as.
     """
 
-    unit = 3**-0.5
+    unit = COUNTED / STRENGTH
+    draws: Draws = "values"
 
     def __init__(self, program: InterpretedProgram, rules: ClassRules) -> None:
         self.traced = 0
@@ -66,14 +65,6 @@ class NoiseSampler:
         """Return the outputs without noise, from the same compiled program."""
         return self._jitted(inputs, jnp.zeros(2, jnp.uint32), jnp.uint32(OFF))
 
-    def base(self, inputs: Inputs) -> Tree:
-        """Return the outputs without noise.
-
-        From the samples' own compiled program, for another one rounds differently; it is no
-        reference for anybody's gradient.
-        """
-        return self.plain(inputs)
-
     def _run(self, inputs: Inputs, seed: Any, amplitude: Any) -> Tree:
         self.traced += 1
         return self._program(*inputs, around=MonteCarlo(self._rules, seed, amplitude))
@@ -82,7 +73,9 @@ class NoiseSampler:
 class TangentSampler:
     """Draws tangents of the gradient along random roundoff."""
 
-    unit = 1 / SCALE
+    # Drawn evenly over +- one unit roundoff, which deviates by 1/sqrt(3) of it.
+    unit = COUNTED * 3**0.5 / SCALE
+    draws: Draws = "deviations"
 
     def __init__(self, program: InterpretedProgram, rules: ClassRules) -> None:
         self.traced = 0
@@ -98,10 +91,6 @@ class TangentSampler:
     def plain(self, inputs: Inputs) -> Tree:
         """Return the outputs themselves."""
         return self._plain(inputs)
-
-    def base(self, inputs: Inputs) -> Tree:
-        """Return nothing: a tangent is a deviation."""
-        return None
 
     def _run(self, inputs: Inputs, seed: Any) -> Tree:
         self.traced += 1

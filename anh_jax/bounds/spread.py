@@ -18,6 +18,7 @@ from anh_jax.bounds.blocks import block_sizes
 from anh_jax.bounds.counter_hash import seed_of, signed_unit, stream
 from anh_jax.bounds.samplers import NoiseSampler, Sampler, TangentSampler
 from anh_jax.bounds.squares import Sums, host_sums, square_sums
+from anh_jax.errors import ProgramError
 from anh_jax.program.functions import ID
 from anh_jax.program.interpret import read_refined
 from anh_jax.program.signature import ProgramSignature, StoredProgram
@@ -27,6 +28,9 @@ from attest.numerics_class import ClassRules
 Method = Literal["mca", "jvp"]
 Pieces = Sequence[Mapping[str, jax.Array]]
 
+# Five deviations from a mean. More cost a training step and a half each, and narrow little
+# (bench/spread.py).
+_NOISE_SAMPLES = 6
 _POINTS = 4
 # How far the points of structural zeros lie off, in the size of a tensor's typical element; a
 # tensor of zeros takes this as it is.
@@ -61,10 +65,10 @@ class Spread:
 def usual_samples(signature: ProgramSignature, method: Method) -> int:
     """Return how many samples a method needs for a program's gradients.
 
-    8 of noise; 4 derivatives, or 8 where a block of a gradient has fewer than 8 elements.
+    6 of noise; 4 derivatives, or 8 where a block of a gradient has fewer than 8 elements.
     """
     if method == "mca":
-        return 8
+        return _NOISE_SAMPLES
     shapes = [leaf.shape for leaf in signature.outputs if leaf.path[0] == "gradient"]
     sizes = [n for shape in shapes for n in block_sizes(tuple(int(s) for s in shape))]
     return 8 if min(sizes, default=_SMALL_BLOCK) < _SMALL_BLOCK else 4
@@ -82,6 +86,8 @@ class SpreadEstimator:
         samples: int | None = None,
     ) -> None:
         self.samples = samples or usual_samples(stored_gradient.signature, method)
+        if method == "mca" and self.samples < 2:  # noqa: PLR2004
+            raise ProgramError(f"spread: {self.samples} sample has no mean to deviate from; take 2")
         self._stored = stored_gradient
         self._rules = rules
         self._method = method
@@ -98,17 +104,16 @@ class SpreadEstimator:
         `state_part` holds `parameters` and `step`; the seed is to be drawn after the gradient was
         committed. Raises ProgramError naming an operator that the method cannot see through.
         """
-        squares = _Squares()
-        base: Tree = None
-        for piece in pieces:
-            base = _added(base, self._sampler(piece).base((state_part, piece, key)))
+        squares: _Squares | None = None
         for sample in range(self.samples):
             moved: Tree = None
             for place, piece in enumerate(pieces):
                 words = stream(seed_of(seed), f"sample {sample} piece {place}", ())
                 draw = self._sampler(piece).draw((state_part, piece, key), words)
                 moved = _added(moved, draw)
-            squares.add(moved, base)
+            squares = squares or self._sums(pieces[0], moved)
+            squares.add(moved)
+        assert squares is not None
         return squares.spread(unit=self._sampler(pieces[0]).unit)
 
     def structural_zeros(
@@ -130,6 +135,9 @@ class SpreadEstimator:
                 moving = _either(moving, _nonzero(outputs["gradient"]))
         return {path: ~np.asarray(x) for path, x in leaves_of(moving, ("gradient",)).items()}
 
+    def _sums(self, piece: Mapping[str, jax.Array], first: Tree) -> "_Squares":
+        return _Squares(first if self._sampler(piece).draws == "values" else None)
+
     def _sampler(self, piece: Mapping[str, jax.Array]) -> Sampler:
         size = int(piece[ID].shape[0])
         if size not in self._samplers:
@@ -140,30 +148,53 @@ class SpreadEstimator:
 
 
 class _Squares:
-    """Adds up squared deviations: over blocks on the device, over samples on the host."""
+    """Adds up squared deviations: over blocks on the device, over samples on the host.
 
-    def __init__(self) -> None:
+    Samples that are values deviate from their own mean, which costs one of them and saves computing
+    values without noise. Sums are taken from `pivot`, the first of them: differences of neighbours
+    are exact in float32, and what their mean adds is taken off at the end. Samples that deviate
+    from zero already have no pivot.
+    """
+
+    def __init__(self, pivot: Tree | None) -> None:
+        self._pivot = pivot
         self._sums: list[dict[Path, Sums]] = []
+        self._total: Tree = None
         self._moving: Tree = None
 
-    def add(self, moved: Tree, base: Tree) -> None:
-        """Add one sample's deviation from `base`; without a base it is one already."""
-        if base is not None:
-            moved = _difference(moved, base)
+    def add(self, moved: Tree) -> None:
+        """Add one sample."""
+        if self._pivot is not None:
+            moved = _difference(moved, self._pivot)
+            self._total = _added(self._total, moved)
         self._sums.append(leaves_of(_square_sums(moved)))
         self._moving = _either(self._moving, _nonzero(moved))
 
     def spread(self, *, unit: float) -> Spread:
-        """Return means over the samples, deviations counted in `unit`."""
+        """Return mean squares over the samples, deviations counted in `unit`."""
+        samples = len(self._sums)
+        free = samples if self._pivot is None else samples - 1
+        means = (
+            {} if self._pivot is None else leaves_of(_square_sums(_scaled(self._total, samples)))
+        )
         moving = leaves_of(self._moving)
-        scale = unit**2 / len(self._sums)
+        scale = unit**2 / max(free, 1)
         return Spread(
-            {path: self._tensor(path, np.asarray(moving[path]), scale) for path in moving}
+            {
+                path: self._tensor(path, np.asarray(moving[path]), means.get(path), scale)
+                for path in moving
+            }
         )
 
-    def _tensor(self, path: Path, moving: np.ndarray[Any, Any], scale: float) -> TensorSpread:
+    def _tensor(
+        self, path: Path, moving: np.ndarray[Any, Any], mean: Sums | None, scale: float
+    ) -> TensorSpread:
         families = zip(*(host_sums(sums[path]) for sums in self._sums), strict=True)
-        blocks = tuple(np.sum(family, axis=0) * scale for family in families)
+        totals = [np.sum(family, axis=0) for family in families]
+        if mean is not None:
+            squares = zip(totals, host_sums(mean), strict=True)
+            totals = [np.maximum(total - len(self._sums) * m, 0.0) for total, m in squares]
+        blocks = tuple(total * scale for total in totals)
         return TensorSpread(float(blocks[0].sum()), blocks, ~moving)
 
 
@@ -180,6 +211,11 @@ def _sum(left: Tree, right: Tree) -> Tree:
 @jax.jit
 def _difference(left: Tree, right: Tree) -> Tree:
     return jax.tree.map(lambda x, y: x.astype(jnp.float32) - y.astype(jnp.float32), left, right)
+
+
+@jax.jit
+def _scaled(tree: Tree, samples: float) -> Tree:
+    return jax.tree.map(lambda x: x / samples, tree)
 
 
 @jax.jit

@@ -115,8 +115,8 @@ class StepCheck:
         told = {
             "gradient": jax.tree.map(np.asarray, committed.outputs["gradient"]),
             "statistics": jax.tree.map(np.asarray, committed.outputs["statistics"]),
-            "loss": like(numbers.loss),
-            "weight": np.float32(numbers.weight),
+            "loss": _as(like, numbers.loss),
+            "weight": _as(np.float32, numbers.weight),
         }
         return self._gradient.check(
             told,
@@ -127,12 +127,12 @@ class StepCheck:
             structural=self._structural(before, pieces, seed),
         )
 
-    def _spread(self, before: State, pieces: Any, seed: int) -> Spread | None:
+    def _spread(self, before: State, pieces: Any, seed: int) -> Spread | ProgramError:
         seen, key = gradient_part(before), before["key"]
         try:
             return self._spreads.estimate(seen, pieces, key, seed=seed)
-        except ProgramError:
-            return None
+        except ProgramError as error:
+            return error
 
     def _structural(self, before: State, pieces: Any, seed: int) -> Mapping[Path, Array]:
         """Return the structural zeros, where not every zero that stands still counts as one."""
@@ -174,9 +174,9 @@ class StepCheck:
         """Return what the stored program makes of a state whose buffers it may take."""
         numbers = committed.numbers
         scalars = {
-            "globalNorm": np.float32(numbers.global_norm),
+            "globalNorm": _as(np.float32, numbers.global_norm),
             "finite": np.uint32(numbers.finite),
-            "weight": np.float32(numbers.weight),
+            "weight": _as(np.float32, numbers.weight),
         }
         outputs = {"gradient": gradient}
         return self._bench.executor.update(start, outputs, scalars, committed.step)
@@ -186,8 +186,8 @@ class StepCheck:
         return UpdateInputs(
             before=committed.before,
             gradient=committed.outputs["gradient"],
-            weight=numbers.weight,
-            global_norm=numbers.global_norm,
+            weight=float(_as(np.float32, numbers.weight)),
+            global_norm=float(_as(np.float32, numbers.global_norm)),
             finite=numbers.finite,
             constants=self._constants(committed.step),
         )
@@ -206,6 +206,12 @@ def _odd_form(part: str, committed: Tree, expected: Tree) -> str:
         if (theirs[path].shape, theirs[path].dtype) != (leaf.shape, leaf.dtype):
             return f"{path_text(path)}: another shape or dtype"
     return ""
+
+
+def _as(kind: Any, number: float) -> Any:
+    """Return a number of a row as a program takes it: infinite where it is too large."""
+    with np.errstate(over="ignore"):
+        return kind(number)
 
 
 def _gradient(outputs: Tree) -> Tree:

@@ -7,7 +7,7 @@ from typing import Literal
 from anh_jax.bounds.gradient_check import Findings
 from anh_jax.bounds.statistic import Statistic
 from anh_jax.bounds.update_judge import UpdateFindings
-from anh_jax.program.tree import Path
+from anh_jax.program.tree import Path, path_text
 from anh_jax.training.executor import Tree
 
 Outcome = Literal["pass", "refuted", "unattestable"]
@@ -71,9 +71,7 @@ def concluded(
     told = [f"{name} = {s.value:.3g} at {s.where}" for name, s in outside.items()]
     words = f"outside the bounds: {', '.join(told)}" if told else ""
     if capped:
-        names = ", ".join("/".join(path) for path in capped[:3])
-        more = f" and {len(capped) - 3} more" if len(capped) > 3 else ""  # noqa: PLR2004
-        loose = f"rounding is above the cap in {names}{more}"
+        loose = _loose(capped, findings.blind or update.blind)
         words = f"{words}; {loose}" if words else loose
     if not words:
         given = [f"{name} {s.value:.2g}" for name, s in named.items() if s is not None]
@@ -91,6 +89,14 @@ def concluded(
         words=words,
         reference=reference,
     )
+
+
+def _loose(capped: tuple[Path, ...], blind: str) -> str:
+    names = ", ".join(map(path_text, capped[:3]))
+    more = f" and {len(capped) - 3} more" if len(capped) > 3 else ""  # noqa: PLR2004
+    if blind:
+        return f"rounding cannot be followed to {names}{more}: {blind}"
+    return f"rounding is above the cap in {names}{more}"
 
 
 def malformed(odd: Statistic) -> StepStatistics:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from anh_jax.bounds.acceptance import Terms, check_tensor
-from anh_jax.bounds.spread import Spread
+from anh_jax.bounds.spread import Spread, TensorSpread
 from anh_jax.bounds.statistic import Array, Statistic, host_leaves, largest, same_bits
 from anh_jax.bounds.update_spread import UpdateSpreadEstimator
 from anh_jax.bounds.update_stage import UpdateInputs, UpdateStage
 from anh_jax.bounds.walk import PairwiseCosine, walk_of_tensor
+from anh_jax.errors import ProgramError
 from anh_jax.experiment_optimizers import Adafactor
 from anh_jax.program.tree import Path, path_text
 from anh_jax.workbench import Materials
@@ -24,11 +25,15 @@ from attest.numerics_class import ClassRules
 
 @dataclass(frozen=True)
 class UpdateFindings:
-    """What was found of an update; `walk` is None where nothing could be said of one."""
+    """What was found of an update; `walk` is None where nothing could be said of one.
+
+    `blind` names the operator that rounding could not be followed through, if there is one.
+    """
 
     b: Statistic
     walk: Statistic | None
     capped: tuple[Path, ...] = ()
+    blind: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,9 +107,15 @@ class SpreadJudge:
     def judge(
         self, update: JudgedUpdate, *, seed: int, walk: PairwiseCosine | None
     ) -> UpdateFindings:
-        """Judge the committed state by spreads; of a walk nothing is said."""
-        inputs = update.inputs
-        spreads = self._spreads.of(inputs, seed=seed).tensors if inputs.finite else {}
+        """Judge the committed state by spreads; of a walk nothing is said.
+
+        Without a spread only equal bits are judged.
+        """
+        inputs, spreads, blind = update.inputs, dict[Path, TensorSpread](), ""
+        try:
+            spreads.update(self._spreads.of(inputs, seed=seed).tensors if inputs.finite else {})
+        except ProgramError as error:
+            blind = str(error)
         expected = update.reference if inputs.finite else inputs.before
         found: list[Statistic] = []
         capped: list[Path] = []
@@ -121,7 +132,7 @@ class SpreadJudge:
                 )
                 found += [finding.a, finding.a_row]
                 capped += [(part, *path)] if finding.capped else []
-        return UpdateFindings(largest(found), None, tuple(capped))
+        return UpdateFindings(largest(found), None, tuple(capped), blind)
 
 
 def update_judge(materials: Materials) -> UpdateJudge:

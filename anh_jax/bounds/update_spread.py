@@ -45,14 +45,15 @@ class UpdateSpreadEstimator:
         """
         sampler = self._sampler()
         arguments = self._arguments(inputs)
-        base = host_leaves(sampler.base(arguments))
+        base = host_leaves(sampler.plain(arguments))
         sums = {path: _Sums.none(value) for path, value in base.items() if path != ("step",)}
         for sample in range(self._samples):
             words = stream(seed_of(seed), f"update sample {sample}", ())
             moved = host_leaves(sampler.draw(arguments, words))
             for path, total in sums.items():
                 sums[path] = total.with_sample(moved[path], base[path])
-        return Spread({path: total.spread(self._samples) for path, total in sums.items()})
+        scale = sampler.unit**2 / self._samples
+        return Spread({path: total.spread(scale) for path, total in sums.items()})
 
     def _sampler(self) -> NoiseSampler:
         if self._made is None:
@@ -90,7 +91,6 @@ class _Sums:
             self.zero & (squares == 0),
         )
 
-    def spread(self, samples: int) -> TensorSpread:
-        return TensorSpread(
-            self.square / samples, tuple(np.asarray(x) / samples for x in self.blocks), self.zero
-        )
+    def spread(self, scale: float) -> TensorSpread:
+        blocks = tuple(np.asarray(x) * scale for x in self.blocks)
+        return TensorSpread(self.square * scale, blocks, self.zero)

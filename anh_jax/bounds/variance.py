@@ -14,7 +14,8 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from anh_jax.bounds.perturbation import is_float, is_narrow, unit_roundoff
-from anh_jax.bounds.variance_rules import EVEN, RULES, Rule, Slopes, Varied
+from anh_jax.bounds.roundoff_hook import COUNTED
+from anh_jax.bounds.variance_rules import RULES, Rule, Slopes, Varied
 from anh_jax.errors import ProgramError
 from anh_jax.program.tree import Tree
 from attest.numerics_class import ClassRules
@@ -90,7 +91,7 @@ def _stored(found: Varied) -> Varied:
     if not is_float(found.value) or found.variance is None or not is_narrow(found.value.dtype):
         return found
     wide = found.value.astype(jnp.float32)
-    return found.plus(jnp.square(wide * unit_roundoff(found.value.dtype)) * EVEN)
+    return found.plus(jnp.square(wide * unit_roundoff(found.value.dtype)) * COUNTED**2)
 
 
 def _values(equation: JaxprEqn, inputs: Sequence[Varied]) -> list[Any]:

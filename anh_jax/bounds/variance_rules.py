@@ -14,12 +14,10 @@ import jax.numpy as jnp
 from jax.extend.core import JaxprEqn
 
 from anh_jax.bounds.perturbation import is_float
-from anh_jax.bounds.roundoff_hook import chained, partial_sums
+from anh_jax.bounds.roundoff_hook import COUNTED, chained, partial_sums
 from anh_jax.errors import ProgramError
 from attest.numerics_class import ClassRules
 
-EVEN = 1 / 3
-"""Variance of an error that is spread evenly over +- one unit roundoff, in squared roundoffs."""
 # Masks are infinities, or the largest numbers there are, whose square is an infinity.
 _ENDLESS = 1e18
 
@@ -70,7 +68,7 @@ Rule: TypeAlias = Callable[[Slopes], list[Varied]]
 
 def own_rounding(output: Any, rules: ClassRules) -> jax.Array:
     """Return the variance of rounding a result once; a mask's infinity has none."""
-    own = jnp.square(_wide(output) * rules.roundoff.reduce) * EVEN
+    own = jnp.square(_wide(output) * rules.roundoff.reduce) * COUNTED**2
     return jnp.where(jnp.abs(_wide(output)) < _ENDLESS, own, 0)
 
 
@@ -132,7 +130,7 @@ def _product(slopes: Slopes) -> list[Varied]:
     deviation = max(
         slopes.rules.roundoff.dot, slopes.rules.roundoff.reduce * chained(_count(slopes))
     )
-    own = [x * deviation**2 * EVEN / 2 for x in squares]
+    own = [x * deviation**2 * COUNTED**2 / 2 for x in squares]
     return slopes.rounded(
         slopes.again(first.square() + own[0], squares[1], **changes)
         + slopes.again(squares[0], second.square() + own[1], **changes)
@@ -147,7 +145,7 @@ def _sum(slopes: Slopes) -> list[Varied]:
 
 def _summand(slopes: Slopes, summand: Varied) -> jax.Array:
     deviation = slopes.rules.roundoff.reduce * chained(_count(slopes))
-    own = jnp.square(_wide(summand.value) * deviation) * EVEN
+    own = jnp.square(_wide(summand.value) * deviation) * COUNTED**2
     return summand.square() + own
 
 
@@ -175,7 +173,7 @@ def _scattered(slopes: Slopes) -> list[Varied]:
         lambda x: slopes.again(jnp.zeros_like(operand.value), indices.value, x), updates.value
     )
     own = own_rounding(output, slopes.rules)
-    own = own + jnp.square(size * slopes.rules.roundoff.reduce) * EVEN
+    own = own + jnp.square(size * slopes.rules.roundoff.reduce) * COUNTED**2
     return [Varied(output, variance + jnp.where(output == operand.value, 0, own))]
 
 

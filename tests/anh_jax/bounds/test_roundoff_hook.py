@@ -34,5 +34,15 @@ def test_element_with_one_update_has_no_partial_sum() -> None:
 
 
 def test_long_sums_count_their_chains() -> None:
-    assert chained(1) < 1.01
-    assert np.isclose(chained(768), 2)
+    assert chained(0) == chained(1) == 1
+    assert np.isclose(chained(7) ** 2, 2)
+    # A float32 sum of 768 numbers of random sign, added up one after the other, against float64.
+    random = np.random.default_rng(0)
+    terms = random.normal(size=(400, 768)).astype(np.float32)
+    sums = np.cumsum(terms, axis=1, dtype=np.float32)[:, -1].astype(np.float64)
+    error = np.sqrt(np.mean((sums - terms.astype(np.float64).sum(1)) ** 2))
+    # What the model says of partial sums, each rounded evenly within half a unit.
+    partial = 2.0**-24 * np.sqrt(768 * (chained(768) ** 2 - 1))
+    assert 0.25 * partial < error < partial
+    # Nobody adds a million numbers one after the other.
+    assert chained(10**6) < 2 * chained(768)

@@ -166,7 +166,7 @@ def test_sum_of_products_has_the_spread_of_independent_roundings() -> None:
     linear = gradients.case(lambda w, x, uniform: x @ w["w"], parameters, batch=400)
     x = linear.pieces[0]["x"].astype(np.float64)
     terms = 1 + chained(400) ** 2
-    expected = U * np.sqrt((terms * (x**2).sum(0) + x.sum(0) ** 2) / 3)
+    expected = U * np.sqrt(terms * (x**2).sum(0) + x.sum(0) ** 2)
     estimator = SpreadEstimator(linear.stored, F32, method="jvp", samples=32)
     found = estimate(estimator, linear).tensors["gradient", "w"]
     assert np.isclose(found.square**0.5, np.linalg.norm(expected), rtol=0.2)
@@ -215,7 +215,7 @@ def test_operator_whose_derivative_is_silently_zero_is_refused_by_name() -> None
     )
     with pytest.raises(ProgramError, match="floor"):
         estimate(SpreadEstimator(stepped.stored, F32, method="jvp", samples=1), stepped)
-    seen = estimate(SpreadEstimator(stepped.stored, F32, samples=1), stepped)
+    seen = estimate(SpreadEstimator(stepped.stored, F32, samples=2), stepped)
     assert seen.tensors["gradient", "w"].square > 0
 
 
@@ -229,7 +229,7 @@ def test_class_with_coarser_products_has_a_wider_spread(case: Any) -> None:
 
 def test_small_blocks_take_more_derivatives(case: Any) -> None:
     assert usual_samples(case.stored.signature, "jvp") == 8
-    assert usual_samples(case.stored.signature, "mca") == 8
+    assert usual_samples(case.stored.signature, "mca") == 6
     wide = gradients.case(
         lambda w, x, uniform: (x @ w["w"]).sum(-1), {"w": np.ones((6, 8), np.float32)}
     )
