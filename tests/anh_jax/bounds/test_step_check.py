@@ -1,5 +1,6 @@
 """Honest executors of one step pass all checks, though their bits differ; the first step too."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from anh_jax.bounds.gradient_check import RowNumbers
 from anh_jax.bounds.spread import SpreadEstimator
 from anh_jax.bounds.step_check import CommittedStep, StepCheck
 from anh_jax.bounds.step_statistics import StepStatistics
+from anh_jax.bounds.update_spread import UpdateSpreadEstimator
 from anh_jax.bounds.walk import PairwiseCosine
+from anh_jax.errors import ProgramError
 from anh_jax.experiment import load_experiment
 from anh_jax.preparation import prepare
 from anh_jax.workbench import Materials, MeshSizes, Workbench, materials_of
@@ -161,3 +164,31 @@ def test_wrong_update_that_mixes_elements_is_refuted(mixing: Judged, fault: str)
     committed = CommittedStep(WARM, honest.before, honest.outputs, after, honest.numbers)
     found = mixing.check.check(committed, seed=1)
     assert found.outcome == "refuted" and not found.b.accepted
+
+
+def test_update_that_rounding_cannot_be_followed_through_is_judged_by_its_bits(
+    mixing: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def blind(*unused: Any, **named: Any) -> Any:
+        raise ProgramError("program update: operator of no known rounding")
+
+    monkeypatch.setattr(UpdateSpreadEstimator, "of", blind)
+    honest = mixing.committed(mixing.bench, 1, WARM)
+    assert mixing.check.check(honest, seed=1).outcome == "pass"
+    after = {
+        **honest.after,
+        "parameters": jax.tree.map(lambda x: 2 * x, honest.after["parameters"]),
+    }
+    committed = CommittedStep(WARM, honest.before, honest.outputs, after, honest.numbers)
+    found = mixing.check.check(committed, seed=1)
+    assert found.outcome == "unattestable"
+    assert found.words.startswith("rounding cannot be followed to parameters/")
+    assert found.words.endswith("program update: operator of no known rounding")
+
+
+@pytest.mark.parametrize("name", ["loss", "weight", "global_norm"])
+def test_number_too_large_for_float32_is_refuted(judged: Judged, name: str) -> None:
+    honest = judged.committed(judged.bench, 1, WARM)
+    numbers = dataclasses.replace(honest.numbers, **{name: 1e300})
+    found = judged.check.check(dataclasses.replace(honest, numbers=numbers), seed=1)
+    assert found.outcome == "refuted"
