@@ -31,6 +31,8 @@ from attest.schema import COUNT, HEX64, Count, Hex64, Ordinal, Text, built, list
 MAX_PAYLOAD_BYTES = 4096
 MAX_ENTRY_BYTES = 1 << 16
 _HEADER_BYTES = 4096
+# More than any program's tensors have, and as many as NumPy can hold.
+_MAX_DIMS = 64
 BACKENDS = ("cpu", "gpu", "tpu")
 
 
@@ -61,6 +63,8 @@ class Value:
         dims, dtype = fields["dims"], fields["dtype"]
         if not isinstance(dims, list) or not all(type(n) is int and n >= 0 for n in dims):
             raise FormatError("value: dims are no list of counts", code="value")
+        if len(dims) > _MAX_DIMS:
+            raise FormatError(f"value: more than {_MAX_DIMS} dims", code="value")
         sizes = tuple(cast("list[int]", dims))
         if not isinstance(dtype, str) or dtype not in ELEMENT_BYTES:
             raise FormatError(f"value: unknown dtype {str(dtype)[:40]!r}", code="value")

@@ -52,6 +52,9 @@ _EXACT = frozenset(
         *("dynamic_iota", "top_k"),
     )
 )
+_CONTROL = frozenset(("call", "case", "if", "while"))
+# Which operand says how large the result is.
+_SHAPE_OPERANDS = {"dynamic_iota": 0, "dynamic_broadcast_in_dim": 1, "dynamic_reshape": 1}
 _CONSTANT = "stablehlo.constant"
 _EXACT_COMBINERS = frozenset(("", "maximum", "minimum"))
 
@@ -73,8 +76,11 @@ def check_operator(
     constants = _captured_constants(program, operation)
     if constants is None:
         return None  # its region takes values from around it, which nobody has opened
+    if not _ends(program, operation):
+        return None
     name = base_name(operation)
-    if len(outputs) != len(operation.output_types):
+    # Before anything is computed: a file of few bytes may name a result of terabytes.
+    if not _fit(operation, inputs, outputs):
         return Excess(np.inf)
     floats = any(is_float(kind.dtype) for kind in operation.output_types)
     if not floats or name in _EXACT or _moves(operation, name):
@@ -95,6 +101,37 @@ def check_operator(
     if committed.shape != bound.value.shape:
         return Excess(np.inf)
     return excess(committed, bound)
+
+
+def _fit(operation: Operation, inputs: Sequence[Array], outputs: Sequence[Array]) -> bool:
+    """Tell whether results are as many, and of such types and sizes, as the operator gives."""
+    kinds = operation.output_types
+    if len(outputs) != len(kinds):
+        return False
+    if not all(k.accepts(x.shape, x.dtype) for k, x in zip(kinds, outputs, strict=True)):
+        return False
+    place = _SHAPE_OPERANDS.get(base_name(operation))
+    return place is None or outputs[0].shape == tuple(inputs[place].ravel().tolist())
+
+
+def _ends(program: Program, operation: Operation) -> bool:
+    """Tell whether an operator is evaluated in one go: no loop, no branch, no call of calls.
+
+    What a hostile program loops over would never end; honest recordings hold each operator of a
+    loop or a branch by itself.
+    """
+    if base_name(operation) in _CONTROL:
+        return False
+    decomposition = operation.attributes.get("decomposition")
+    waiting = list(operation.regions)
+    if decomposition is not None:
+        waiting.append(program.functions[decomposition])
+    while waiting:
+        for inner in waiting.pop().operations:
+            if base_name(inner) in _CONTROL or "decomposition" in inner.attributes:
+                return False
+            waiting += inner.regions
+    return True
 
 
 def base_name(operation: Operation) -> str:

@@ -11,7 +11,7 @@ from anh_jax.errors import AnhError, ProgramError
 from anh_jax.line import SignedRow
 from anh_jax.program.interpret import read_stored
 from anh_jax.program.interpreter.naming import named_operation
-from anh_jax.program.interpreter.operations import Operation
+from anh_jax.program.interpreter.operations import Operation, Program
 from anh_jax.program.signature import ProgramSignature, StoredProgram
 from anh_jax.run_directory import RunDirectory
 from attest import step_file
@@ -92,18 +92,36 @@ def judge(refutation: Refutation) -> Judged:
     program = read_stored(StoredProgram(refutation.artifact, signature)).program
     operation = named_operation(program, refutation.entry.name)
     _check_operands(operation, refutation)
-    found = check_operator(
-        program,
-        operation,
-        [array_of(value) for value in refutation.inputs],
-        [array_of(value) for value in refutation.outputs],
-        rules=refutation.signed.contract.numerics.rules,
-        backend=cast(Backend, accused.recording.backend),
-    )
+    found = _run(program, operation, refutation, cast(Backend, accused.recording.backend))
     if found is None:
         raise AnhError(f"{operation.name}: no bound of it is known; nothing is shown")
     _check_claim(refutation.claim, found)
     return Judged(accused, operation.name, found)
+
+
+def _run(
+    program: Program, operation: Operation, refutation: Refutation, backend: Backend
+) -> Excess | None:
+    """Run the operator; anybody may have written its program, so it may fail in any way."""
+    try:
+        return check_operator(
+            program,
+            operation,
+            [array_of(value) for value in refutation.inputs],
+            [array_of(value) for value in refutation.outputs],
+            rules=refutation.signed.contract.numerics.rules,
+            backend=backend,
+        )
+    except (
+        ArithmeticError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        words = f"{operation.name}: cannot be evaluated ({type(error).__name__})"
+        raise ProgramError(words) from error
 
 
 def _check_operands(operation: Operation, refutation: Refutation) -> None:

@@ -296,3 +296,9 @@ def test_claimed_numbers_are_two_digits_of_the_found_ones(number) -> None:
     assert claims(two_digits(number), number * (1 + 1e-12))
     assert not claims(two_digits(number * 1.2 + 1e-9), number) or number == float("inf")
     assert not claims("1.0e+00 ", 1.0)
+
+
+def test_value_of_more_dims_than_any_array_has_is_refused() -> None:
+    header = canonical.encode({"dims": [1] * 65, "dtype": "float32"})
+    with pytest.raises(FormatError, match="dims"):
+        Value.from_bytes(header + b"\n" + bytes(4))
