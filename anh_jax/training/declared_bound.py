@@ -27,13 +27,14 @@ from attest.numerics_class import ClassRules
 SAFETY = 4.0
 """How far the declared bound lies above the estimate.
 
-What six samples deviate from their own mean by, even of noise with a single degree of freedom,
-falls below a quarter of the truth once in 380 estimates (chi-square with 5 degrees of freedom), and
-the tensor with the largest estimate counts. Short of that a bound that came out too small is still
-no tighter than an auditor's own c * spread, and refutes nobody.
+What nine samples deviate from their own mean by, even of noise with a single degree of freedom,
+falls below a quarter of the truth once in 7,500 estimates (chi-square with 8 degrees of freedom).
+So a bound that came out too small is still no tighter than an auditor's own c * spread, and refutes
+nobody.
 """
 
-# Nine draws deviate from their own mean in eight ways; an auditor, who may repeat himself, takes six.
+# Nine draws deviate from their own mean in eight ways; an auditor, who may repeat himself, takes
+# six.
 _SAMPLES = 9
 
 
