@@ -17,7 +17,7 @@ from anh_jax.audit.bisect import (
     part,
 )
 from anh_jax.audit.kept_states import KeptStates
-from anh_jax.audit.operator import Committed, Disputed, dispute
+from anh_jax.audit.operator import Committed, Disputed, dispute, end_tolerance
 from anh_jax.audit.recording import (
     FolderRecording,
     GradientInputs,
@@ -172,13 +172,15 @@ def _committed(opened: Opened, before: Reached, contract: Contract) -> Committed
     search, step = opened.search, before.step + 1
     signed = search.rows[step - 1]
     bench = search.benches.of(search.transcript.attempt_of(signed))
-    declared = signed.row.bound or contract.numerics.cap
+    bound = signed.row.bound
     return Committed(
         step=step,
         alg=search.transcript.genesis.alg,
         root=signed.row.gradient_root,
         outputs=search.gradient(before) or opened.kept.outputs(step, bench),
-        tolerance=parse_hex_float(declared),
+        tolerance=end_tolerance(
+            contract.numerics.rules, None if bound is None else parse_hex_float(bound)
+        ),
     )
 
 

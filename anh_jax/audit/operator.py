@@ -76,7 +76,7 @@ class Committed:
     """What the row of a recorded step commits about the gradient.
 
     `outputs` are the committed `gradient` and `statistics` where they are at hand. `tolerance` is
-    the declared relative bound, or the class's cap.
+    what `end_tolerance` gives.
     """
 
     step: int
@@ -93,6 +93,17 @@ class _Stop(Exception):
         self.words = words
         self.entry = entry
         self.leaf = leaf
+
+
+def end_tolerance(rules: ClassRules, declared: float | None) -> float:
+    """Return how far a recording's end may lie from the committed gradient, over its norm.
+
+    That is the contract's cap, or the bound that the row declares where it is tighter: whoever
+    declares a large one gains nothing, and one below the class's floor is read as the floor.
+    """
+    if declared is None:
+        return rules.cap
+    return min(rules.cap, max(declared, rules.c * rules.phi * rules.unit_roundoff))
 
 
 def dispute(
@@ -237,12 +248,12 @@ def _end(outputs: Tree, committed: Committed) -> tuple[Verdict, str]:
     if found.accepted:
         words = (
             f"every operator is within its bound, and the end is the committed gradient within "
-            f"rounding ({found.value:.2g} times the declared bound of {committed.tolerance:.2g})"
+            f"rounding ({found.value:.2g} times the tolerance of {committed.tolerance:.2g})"
         )
         return "holds", words
     words = (
         f"it ends in another gradient than the row commits: {found.where} is "
-        f"{found.value:.3g} times the declared bound of {committed.tolerance:.2g} away"
+        f"{found.value:.3g} times the tolerance of {committed.tolerance:.2g} away"
     )
     return "elsewhere", words
 
@@ -261,7 +272,8 @@ def _farthest(
         wide = ours.astype(np.float64)
         distance = float(np.linalg.norm((theirs.astype(np.float64) - wide).ravel()))
         scale = tolerance * float(np.linalg.norm(wide.ravel()))
-        return distance / scale if scale else math.inf
+        # Zeros may differ in sign, as in check A.
+        return distance / scale if scale else (0.0 if distance == 0 else math.inf)
 
     return largest(Statistic(ratio(path), path_text(path)) for path in recorded)
 

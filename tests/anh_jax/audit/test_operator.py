@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anh_jax.audit.operator import Committed, Disputed, dispute
+from anh_jax.audit.operator import Committed, Disputed, dispute, end_tolerance
 from anh_jax.audit.recording import (
     FolderRecording,
     RecordingWriter,
@@ -305,3 +305,12 @@ def test_names_lead_back_to_their_operators(step) -> None:
     for name in odd:
         with pytest.raises(ProgramError, match="has no operator"):
             named_operation(program, name)
+
+
+def test_inflated_bound_of_a_row_excuses_no_other_gradient() -> None:
+    rules = F32
+    assert end_tolerance(rules, None) == rules.cap
+    assert end_tolerance(rules, 1e30) == rules.cap
+    assert end_tolerance(rules, 1e-5) == 1e-5
+    # Below the floor an honest trainer would refute himself.
+    assert end_tolerance(rules, 0.0) == rules.c * 2.0**-24
