@@ -10,14 +10,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, Literal, TypeVar
 
-Verdict = Literal["detected", "bounded damage"]
+Verdict = Literal["detected", "bounded damage", "within noise"]
 
 
 @dataclass(frozen=True)
 class Expected:
     """What the checks are expected to do.
 
-    `bounded damage` says in `figure` what the attacker gains at most; `detected` needs none.
+    `bounded damage` says in `figure` what the attacker gains at most, `within noise` what of honest
+    rounding hides the attack; `detected` needs none.
     """
 
     verdict: Verdict
@@ -35,6 +36,14 @@ DETECTED = Expected("detected")
 def bounded(figure: str) -> Expected:
     """Expect that an attack goes unseen and gains no more than `figure` says."""
     return Expected("bounded damage", figure)
+
+
+def within_noise(class_name: str) -> Expected:
+    """Expect that an attack lies within what honest executors of a numerics class differ by.
+
+    Its detection rate is listed and nothing is demanded of it.
+    """
+    return Expected("within noise", f"honest rounding in {class_name} is as large")
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,10 @@ class Attack(ABC, Generic[Place]):
     def obstacle(self, place: Place) -> str:
         """Say why there is nothing to attack here; empty where there is."""
         return ""
+
+    def expected_at(self, place: Place) -> Expected:
+        """Return what is expected of the checks here; a coarse numerics class expects less."""
+        return self.expected
 
     @abstractmethod
     def carry_out(self, place: Place, *, rounds: int) -> Outcome:

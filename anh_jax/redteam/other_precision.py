@@ -109,6 +109,7 @@ class Int8Weights(StepAttack):
     name, family = "int8-weights", "precision"
     what = "The gradient is taken at weights rounded to 8-bit integers, one scale a tensor."
     trainer = _ShortWeights
+    noise_of = frozenset({"bf16", "bf16_f32acc"})
 
 
 class Fp8Weights(StepAttack):

@@ -65,6 +65,7 @@ class StaleGradient(StepAttack):
     what = "The gradient is taken at the weights of the step before."
     trainer = _Stale
     first_step = 2
+    noise_of = frozenset({"bf16"})
 
 
 class _Rate(Trainer):
@@ -174,6 +175,7 @@ class OverwrittenForward(StepAttack):
     name, family = "overwritten-forward", "rule"
     what = "Loss and forward statistics are committed 0.1 % too large."
     trainer = _Forward
+    noise_of = frozenset({"bf16", "bf16_f32acc"})
 
 
 class _Walking(Trainer):

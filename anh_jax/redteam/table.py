@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from anh_jax.redteam.attack import Attack, Outcome, weakest
+from anh_jax.redteam.attack import Attack, Expected, Outcome, weakest
 
 _CONFIDENCE = 0.95
 _HALVINGS = 200
@@ -64,8 +64,8 @@ class Line:
         }
 
 
-def line_of(attack: Attack[Any], outcome: Outcome) -> Line:
-    """Count an outcome."""
+def line_of(attack: Attack[Any], outcome: Outcome, expected: Expected) -> Line:
+    """Count an outcome against what was expected where the attack was carried out."""
     trials = outcome.trials
     missed = [trial for trial in trials if not trial.detected]
     told = (missed or list(trials))[:1]
@@ -73,7 +73,7 @@ def line_of(attack: Attack[Any], outcome: Outcome) -> Line:
         name=attack.name,
         family=attack.family,
         what=attack.what,
-        expected=attack.expected.text,
+        expected=expected.text,
         n=len(trials),
         detected=sum(trial.detected for trial in trials),
         margin=weakest(trials),

@@ -16,7 +16,7 @@ import numpy as np
 
 from anh_jax.program.tree import Path as TreePath
 from anh_jax.program.tree import from_leaves, leaves_of
-from anh_jax.redteam.attack import Attack, Outcome, Trial
+from anh_jax.redteam.attack import Attack, Expected, Outcome, Trial, within_noise
 from anh_jax.training.executor import Tree
 from anh_jax.training.state import State
 
@@ -91,6 +91,14 @@ class StepAttack(Attack["RedTeamBench"]):
     first_step: ClassVar[int] = 1
     # Changes of the configuration, `key=value`, that give the victim of this attack.
     changes: ClassVar[tuple[str, ...]] = ()
+
+    # Numerics classes whose honest rounding can be as large as the attack.
+    noise_of: ClassVar[frozenset[str]] = frozenset()
+
+    def expected_at(self, place: RedTeamBench) -> Expected:
+        """Return what is expected in the contract's numerics class."""
+        own = place.materials.contract.numerics.class_
+        return within_noise(own) if own in self.noise_of else self.expected
 
     def bad_steps(self, bench: RedTeamBench, turn: int) -> frozenset[int]:
         """Return the steps to cheat on in one run."""

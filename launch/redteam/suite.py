@@ -92,7 +92,8 @@ def _carried_out(config: Path, wanted: set[str], rounds: int, root: Path, told: 
             skipped[attack.name] = obstacle
             told(f"{attack.name}: {obstacle}")
             return
-        lines.append(line_of(attack, attack.carry_out(at, rounds=rounds)))
+        outcome = attack.carry_out(at, rounds=rounds)
+        lines.append(line_of(attack, outcome, attack.expected_at(at)))
         told(f"{attack.name}: {lines[-1].detected} of {lines[-1].n}")
 
     for attack in STEP_ATTACKS:

@@ -41,7 +41,7 @@ def test_honest_run_is_accepted_by_the_reader_of_these_tests(place: RecordPlace)
 
 @pytest.mark.parametrize("attack", _QUICK, ids=lambda attack: attack.name)
 def test_record_attack_meets_what_is_expected(attack: RecordAttack, place: RecordPlace) -> None:
-    line = line_of(attack, attack.carry_out(place, rounds=1))
+    line = line_of(attack, attack.carry_out(place, rounds=1), attack.expected_at(place))
     assert line.n > 0 and line.met, line.words
 
 
@@ -52,7 +52,7 @@ def test_reader_who_accepts_everything_makes_the_table_fail(
     attack: RecordAttack, place: RecordPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Reading, "accepted", property(lambda self: True))
-    line = line_of(attack, attack.carry_out(place, rounds=1))
+    line = line_of(attack, attack.carry_out(place, rounds=1), attack.expected_at(place))
     assert (line.detected, line.met) == (0, False)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from anh_jax.bounds.step_check import StepCheck
 from anh_jax.redteam import other_rule, splices
-from anh_jax.redteam.attack import Outcome, Trial
+from anh_jax.redteam.attack import DETECTED, Outcome, Trial
 from anh_jax.redteam.bench import RedTeamBench
 from anh_jax.redteam.catalogue import STEP_ATTACKS
 from anh_jax.redteam.table import line_of
@@ -77,7 +77,7 @@ def test_honest_run_is_refuted_nowhere(bench: RedTeamBench) -> None:
 @pytest.mark.parametrize("name", _QUICK)
 def test_cheated_steps_are_refuted(name: str, bench: RedTeamBench) -> None:
     attack = next(attack for attack in STEP_ATTACKS if attack.name == name)
-    line = line_of(attack, attack.carry_out(bench, rounds=1))
+    line = line_of(attack, attack.carry_out(bench, rounds=1), attack.expected_at(bench))
     assert line.n > 0
     assert line.detected == line.n and line.met, line.words
 
@@ -100,7 +100,7 @@ def test_checks_that_accept_everything_make_the_table_fail(
 
     monkeypatch.setattr(StepCheck, "check", lenient)
     attack = other_rule.RateOnePercent()
-    line = line_of(attack, attack.carry_out(bench, rounds=1))
+    line = line_of(attack, attack.carry_out(bench, rounds=1), attack.expected_at(bench))
     assert (line.detected, line.n) == (0, 3)
     assert not line.met
 
@@ -108,10 +108,32 @@ def test_checks_that_accept_everything_make_the_table_fail(
 def test_what_cannot_be_judged_is_not_detected() -> None:
     outcome = Outcome((Trial(True, 9.0, "A"), Trial(False, 0.5, "not covered")))
     attack = SimpleNamespace(**{n: getattr(other_rule.SkippedStep(), n) for n in
-                                ("name", "family", "what", "expected")})  # fmt: skip
-    line = line_of(attack, outcome)  # type: ignore[arg-type]
+                                ("name", "family", "what")})  # fmt: skip
+    line = line_of(attack, outcome, DETECTED)  # type: ignore[arg-type]
     assert (line.detected, line.n, line.met, line.margin) == (1, 2, False, 0.5)
     assert line.words == "not covered"
+
+
+@pytest.mark.parametrize(
+    "class_name, hidden",
+    [
+        ("f32", set[str]()),
+        ("bf16_f32acc", {"int8-weights", "overwritten-forward"}),
+        ("bf16", {"int8-weights", "overwritten-forward", "stale-gradient"}),
+    ],
+)
+def test_only_a_coarse_class_excuses_what_its_rounding_hides(
+    class_name: str, hidden: set[str]
+) -> None:
+    contract = SimpleNamespace(numerics=SimpleNamespace(class_=class_name))
+    place: Any = SimpleNamespace(materials=SimpleNamespace(contract=contract))
+    expected = {attack.name: attack.expected_at(place) for attack in STEP_ATTACKS}
+    excused = {name for name, found in expected.items() if found.verdict == "within noise"}
+    assert excused == hidden
+    attack = other_rule.StaleGradient()
+    line = line_of(attack, Outcome((Trial(False, 0.5, ""),)), attack.expected_at(place))
+    assert line.met is (attack.name in hidden)
+    assert (line.n, line.rate) == (1, 0.0)
 
 
 @pytest.mark.full
@@ -119,7 +141,7 @@ def test_what_cannot_be_judged_is_not_detected() -> None:
 def test_every_attack_meets_what_is_expected(attack: StepAttack, bench: RedTeamBench) -> None:
     if attack.obstacle(bench):
         pytest.skip(attack.obstacle(bench))
-    line = line_of(attack, attack.carry_out(bench, rounds=3))
+    line = line_of(attack, attack.carry_out(bench, rounds=3), attack.expected_at(bench))
     assert line.n > 0 and line.met, (line.detected, line.n, line.words)
 
 
