@@ -26,6 +26,8 @@ from anh_jax.training.optimizer import (
 Leaves = Mapping[Path, Array]
 Elementwise = Sgd | Momentum | AdamW | Lion
 
+# The slot that adds up squares.
+_SQUARES = "second"
 # A sum of two terms this close to zero, in roundoffs of the terms, may have either sign.
 _SIGN_ROUNDOFFS = 4
 
@@ -78,6 +80,11 @@ class UpdateStage:
         before, ours, theirs = map(host_leaves, (inputs.before["optimizer"], expected, committed))
         scale = _scale(inputs)
         for path, value in ours.items():
+            if path[0] == _SQUARES and (theirs[path] < 0).any():
+                # A number too small to differ from 0 here, whose root makes parameters NaN there.
+                odd = np.where(theirs[path] < 0, np.inf, 0.0)
+                yield Residual(f"optimizer/{path_text(path)}: a negative square", odd, odd)
+                continue
             # A velocity is a plain sum that may cancel, and then its change is no measure of it.
             terms = None
             if isinstance(self._config, Momentum):
@@ -135,7 +142,7 @@ class UpdateStage:
             case AdamW(epsilon=epsilon):
                 one = np.float32(inputs.constants[FIRST_CORRECTION])
                 two = np.float32(inputs.constants[SECOND_CORRECTION])
-                root = np.sqrt(new["second", *path] / two) + np.float32(epsilon)
+                root = np.sqrt(new[_SQUARES, *path] / two) + np.float32(epsilon)
                 return [(new["first", *path] / one) / root]
             case Lion(beta1=beta1):
                 kept = np.float32(beta1) * old["momentum", *path]

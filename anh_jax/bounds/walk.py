@@ -88,10 +88,16 @@ class PairwiseCosine:
         pairs = self._count * (self._count - 1) / 2
         return math.sqrt(max(0.0, (_square(self._squares) - self._fourths) / 2)) / pairs
 
+    def allowed(self) -> float:
+        """Return what unrelated residuals may show: 0.05, or 5 deviations.
+
+        From 1 on nothing can be seen: residuals of so few elements agree by chance.
+        """
+        return max(LARGEST_COSINE, _DEVIATIONS * self.deviation())
+
     def statistic(self) -> Statistic:
-        """Return the mean cosine over what unrelated residuals may show: 0.05, or 5 deviations."""
-        allowed = max(LARGEST_COSINE, _DEVIATIONS * self.deviation())
-        return Statistic(self.mean() / allowed, f"{self._count} steps")
+        """Return the mean cosine over what is allowed."""
+        return Statistic(self.mean() / self.allowed(), f"{self._count} steps")
 
 
 def _square(tensors: dict[str, Array]) -> float:

@@ -94,3 +94,12 @@ def test_updates_that_lean_one_way_fail_and_one_alone_is_not_checked() -> None:
     assert check_walk(walked, results[:1]).verdict == "not checked"
     assert check_walk(walked, results).verdict == "fail"
     assert check_walk(still, results).verdict == "pass"
+
+
+def test_walk_on_a_few_elements_is_not_said_to_be_none() -> None:
+    results = [StepResult(step, "pass", "", walk=0.2) for step in range(1, 5)]
+    for steps, verdict in ((2, "not checked"), (4, "fail")):
+        walked = PairwiseCosine()
+        for _ in range(steps):
+            walked.add({"w": np.r_[np.ones(20), np.zeros(480)]})
+        assert check_walk(walked, results[:steps]).verdict == verdict

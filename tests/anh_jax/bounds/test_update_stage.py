@@ -205,3 +205,20 @@ def test_unit_added_to_every_parameter_is_a_walk_and_passes_element_by_element()
     assert found.b.accepted
     assert found.walk is not None and not found.walk.accepted
     assert found.walk.where == "parameters/w"
+
+
+def test_negative_square_is_refuted_however_small() -> None:
+    case = Case(CONFIGS["adamw"], step=0, seed=4)
+    gradient = {**case.gradient, "w": case.gradient["w"].copy()}
+    gradient["w"][2, 3] = 0  # a dead unit's: its second moment stays 0
+    case.gradient = gradient
+    inputs = dataclasses.replace(case.inputs, gradient=gradient)
+    honest = jax.tree.map(np.array, case.compiled())
+    judge = ElementwiseJudge(UpdateStage(CONFIGS["adamw"], unit_roundoff=U))
+    assert judge.judge(JudgedUpdate(inputs, honest, honest), seed=1, walk=None).b.accepted
+    after = jax.tree.map(np.array, honest)
+    # Below the smallest tolerance there is; its root is what makes the parameter no number.
+    after["optimizer"]["second"]["w"][2, 3] = -1e-38
+    after["parameters"]["w"][2, 3] = np.nan
+    found = judge.judge(JudgedUpdate(inputs, after, honest), seed=1, walk=None)
+    assert found.b.value == math.inf and "negative square" in found.b.where
