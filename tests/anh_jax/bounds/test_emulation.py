@@ -1,8 +1,5 @@
 """An emulated class rounds the operands of products, and nothing else."""
 
-import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,23 +12,12 @@ from anh_jax.program.load import load_program
 from anh_jax.program.tree import leaves_of
 from anh_jax.training.mesh import make_mesh
 from attest.numerics_class import CLASSES
-
-
-def _gradients() -> Any:
-    name = "tests_bounds_gradients"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            name, Path(__file__).with_name("gradients.py")
-        )
-        assert spec is not None and spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
+from tests.anh_jax.bounds import gradients
 
 
 @pytest.fixture(scope="module")
 def case() -> Any:
-    return _gradients().perceptron()
+    return gradients.perceptron()
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,6 @@
 """A spread is that of the program's own rounding: its size, its zeros; it hides nothing."""
 
-import importlib.util
 import math
-import sys
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,25 +16,11 @@ from anh_jax.errors import ProgramError
 from anh_jax.program.interpret import read_refined
 from anh_jax.program.tree import leaves_of
 from attest.numerics_class import CLASSES
+from tests.anh_jax.bounds import gradients
 
 F32 = CLASSES["f32"]
 U = 2.0**-24
 FIRST, BIAS, SECOND = (("gradient", name) for name in ("first", "bias", "second"))
-
-
-def _gradients() -> Any:
-    name = "tests_bounds_gradients"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            name, Path(__file__).with_name("gradients.py")
-        )
-        assert spec is not None and spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-gradients = _gradients()
 
 
 def estimate(estimator: SpreadEstimator, case: Any, seed: int = 1) -> Spread:
