@@ -5,9 +5,12 @@ Knows no digest: what it returns is bytes that somebody sent.
 
 import http.client
 import json
+import socket
+import threading
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,6 +19,12 @@ from launch.errors import CommandError, one_line
 TRIES = 5
 PATIENCE_SECONDS = 600.0
 """How long a server may say that a tree is being made without coming any further."""
+
+ANSWER_SECONDS = 600.0
+"""How long one answer may take from question to end: a byte a minute would never time out."""
+
+LONGEST_SECONDS = 24 * 3600.0
+"""How long a server may keep somebody waiting for one tree, however much it says meanwhile."""
 
 _TIMEOUT_SECONDS = 60.0
 _PAUSE_SECONDS = 0.5
@@ -87,7 +96,7 @@ class StateClient:
 
     def _patient(self, path: str, headers: dict[str, str], limit: int) -> bytes:
         """Ask until the tree has been made."""
-        waited, known = 0.0, ""
+        waited, known, total = 0.0, "", 0.0
         while True:
             answer = self._again(path, headers, limit)
             if answer.status in (200, 206):
@@ -101,6 +110,9 @@ class StateClient:
             known = words
             if waited > PATIENCE_SECONDS:
                 raise NoAnswerError(f"no further for {PATIENCE_SECONDS:.0f} s: {words}")
+            total += _PAUSE_SECONDS
+            if total > LONGEST_SECONDS:
+                raise NoAnswerError(f"not made in {LONGEST_SECONDS:.0f} s: {words}")
             self._pause(_PAUSE_SECONDS)
 
     def _again(self, path: str, headers: dict[str, str], limit: int) -> _Answer:
@@ -124,14 +136,42 @@ class StateClient:
         if self._line is None:
             kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
             self._line = kind(*self._address, timeout=_TIMEOUT_SECONDS)
-        self._line.request("GET", self._prefix + path, headers=self._headers | headers)
-        response = self._line.getresponse()
-        good = response.status in (200, 206)
-        most = limit + 1 if good else _MAX_WORDS
-        data = _read(response, most)
+        if self._line.sock is None:
+            self._line.connect()
+        with _deadline(self._line.sock, ANSWER_SECONDS):
+            self._line.request("GET", self._prefix + path, headers=self._headers | headers)
+            response = self._line.getresponse()
+            good = response.status in (200, 206)
+            most = limit + 1 if good else _MAX_WORDS
+            data = _read(response, most)
         if not response.isclosed():
             self.close()  # more was coming than anybody asked for
         return _Answer(response.status, data)
+
+
+@contextmanager
+def _deadline(line: socket.socket, seconds: float) -> Generator[None]:
+    """Break a line after so many seconds; whoever reads from it then gets an OSError."""
+    late = threading.Event()
+
+    def hang_up() -> None:
+        late.set()
+        with suppress(OSError):  # it may be closed by now
+            line.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if late.is_set():
+            raise TimeoutError(f"the answer took more than {seconds:.0f} s") from error
+        raise
+    finally:
+        timer.cancel()
+    if late.is_set():
+        raise TimeoutError(f"the answer took more than {seconds:.0f} s")
 
 
 def _read(response: http.client.HTTPResponse, most: int) -> bytes:

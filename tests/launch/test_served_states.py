@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import http.client
+import itertools
 import math
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,10 +27,10 @@ from attest.keys import PrivateKey
 from attest.served_tree import ShownTree
 from launch import state_client, state_download
 from launch.errors import CommandError
-from launch.state_client import StateClient
+from launch.state_client import NoAnswerError, StateClient
 from launch.state_download import ServedStates
 from launch.state_server import StateServer
-from launch.state_shelf import Shelf, Wish
+from launch.state_shelf import Shelf, Waiting, Wish
 
 RUN, ROW, STEP = "a" * 64, "b" * 64, 7
 KEY = PrivateKey.generate()
@@ -245,6 +247,47 @@ def test_tree_that_is_refused_or_never_made_is_withheld(
     server.shelf.refuse(WISH, "the replay does not reproduce it")
     found = withheld(server, tmp_path)
     assert found.answer == "refused" and "does not reproduce it" in found.words
+
+
+def test_server_that_always_has_other_words_keeps_nobody_for_ever(
+    serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serving(None)
+    words = itertools.count()
+    monkeypatch.setattr(server.shelf, "find", lambda wish: Waiting(f"soon {next(words)}", 0))
+    monkeypatch.setattr(state_client, "LONGEST_SECONDS", 0.05)
+    found = withheld(server, tmp_path)
+    assert found.answer == "none" and "not made in" in found.words
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: "])
+def test_answer_that_drips_is_given_up(
+    head: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_client, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(state_client, "TRIES", 1)
+    over = threading.Event()
+
+    def drip(line: socket.socket) -> None:
+        with line, contextlib.suppress(OSError):
+            line.sendall(head)
+            while not over.wait(0.01):
+                line.sendall(b"a")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                drip(server.accept()[0])
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        client = StateClient(f"http://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(NoAnswerError, match="more than 0 s"):
+            client.get("/v1/state/1/manifest", limit=1 << 20)
+        over.set()
+        thread.join(5)
+        client.close()
 
 
 def test_server_that_is_gone_is_told_in_words(serving, tmp_path: Path) -> None:
