@@ -95,6 +95,7 @@ class BoundedJudge:
             outcome=found.outcome,
             words=found.words,
             gradient_root=root,
+            spread_seed=f"{seed:016x}",
             a=found.a.value,
             a_row=found.a_row.value,
             zeros=found.zeros.value,

@@ -42,6 +42,8 @@ class StepResult:
         differs: the names of the row's numbers that came out otherwise.
         repeats: whether the auditor's own replays agreed: `equal`, `different` or `none`.
         gradient_root: the auditor's own, hex; empty where none was computed.
+        spread_seed: what rounding was estimated with, 16 hex digits; empty where it was not.
+            Under the results root, so that an auditor cannot look for another one afterwards.
         a, a_row, zeros, a2, b, walk: the largest statistics over their tolerances
             (docs/numerics.md, "Bounded"); None where the check did not run.
     """
@@ -54,6 +56,7 @@ class StepResult:
     differs: tuple[str, ...] = ()
     repeats: Literal["equal", "different", "none"] = "none"
     gradient_root: str = ""
+    spread_seed: str = ""
     a: float | None = None
     a_row: float | None = None
     zeros: float | None = None
@@ -75,6 +78,7 @@ class StepResult:
             "row": self.row,
             "differs": list(self.differs),
             "repeats": self.repeats,
+            "spreadSeed": self.spread_seed,
             "a": _text(self.a),
             "aRow": _text(self.a_row),
             "zeros": _text(self.zeros),

@@ -44,6 +44,12 @@ def test_seed_is_drawn_anew_by_each_auditor(honest, audited) -> None:
     assert all(0 <= seed < 2**64 for seed in seeds)
 
 
+def test_weighed_step_says_what_rounding_was_estimated_with(honest, audited) -> None:
+    found = audited(honest, 17, mesh=MeshSizes(data=2))
+    assert found.results[0].spread_seed == f"{step_seed(found.spread_seed, 17):016x}"
+    assert audited(honest, 17).results[0].spread_seed == ""
+
+
 def test_each_step_has_a_seed_of_its_own() -> None:
     assert len({step_seed(seed, step) for seed in (0, 1) for step in (1, 2, 3)}) == 6
     assert step_seed(5, 9) == step_seed(5, 9)

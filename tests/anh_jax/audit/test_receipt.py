@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from anh_jax.audit.auditor import Findings
 from anh_jax.audit.drift import DriftFinding
+from anh_jax.audit.findings import Findings
 from anh_jax.audit.receipt import results_document, salts_document, write_receipt
 from anh_jax.audit.results import (
     Check,
@@ -113,3 +113,10 @@ def test_graver_result_stands_for_a_step_that_was_judged_twice() -> None:
     assert graver(by_outcome["pass"], by_outcome["refuted"]).outcome == "refuted"
     assert graver(by_outcome["unattestable"], by_outcome["pass"]).outcome == "unattestable"
     assert count(RESULTS) == {"pass": 1, "refuted": 1, "unattestable": 1, "withheld": 1}
+
+
+def test_results_root_commits_to_what_rounding_was_estimated_with() -> None:
+    roots = {
+        results_root([StepResult(1, "pass", "", spread_seed=f"{seed:016x}")]) for seed in (1, 2)
+    }
+    assert len(roots) == 2
