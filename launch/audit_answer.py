@@ -27,7 +27,8 @@ def exit_code(audited: Audited) -> ExitCode:
     outcomes = {result.outcome for result in audited.findings.results}
     checks = _checks(audited)
     verdicts = {check.verdict for check in checks.values()}
-    if outcomes & {"refuted", "withheld"} or "fail" in verdicts or audited.artifact:
+    failed = "fail" in verdicts or audited.findings.drift.verdict == "fail"
+    if outcomes & {"refuted", "withheld"} or failed or audited.artifact:
         return ExitCode.FAILED
     # A walk is only looked for where updates were weighed, two of them at least.
     needed = {check.verdict for name, check in checks.items() if name != "walk"}
@@ -42,6 +43,8 @@ def headline(audited: Audited) -> str:
     counts = count(results)
     failed = [f"{n} {c.words}" for n, c in _checks(audited).items() if c.verdict == "fail"]
     refuted = [f"step {r.step}: {r.words}" for r in results if r.outcome == "refuted"]
+    if audited.findings.drift.verdict == "fail":
+        failed.append(f"drift {audited.findings.drift.words}")
     if refuted or failed:
         return f"REFUTED: {(failed + refuted)[0]}"
     if counts["withheld"]:

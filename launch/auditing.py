@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anh_jax.attested_run import run_id
-from anh_jax.audit.auditor import Auditor, Findings
+from anh_jax.audit.auditor import Auditor
+from anh_jax.audit.findings import Findings
 from anh_jax.audit.properties import property_statements
 from anh_jax.audit.receipt import (
     Method,

@@ -3,14 +3,13 @@
 import dataclasses
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import jax
 
 from anh_jax.audit.benches import Benches
 from anh_jax.audit.bounded import Opened
-from anh_jax.audit.drift import DriftFinding
 from anh_jax.audit.exact import ExactJudge, Judged
+from anh_jax.audit.findings import Findings
 from anh_jax.audit.kept_states import KeptStates
 from anh_jax.audit.replay import Reached, Replay, Unreached
 from anh_jax.audit.results import Check, StepResult, graver
@@ -28,39 +27,13 @@ from anh_jax.stated_class import ClassMatch, match_class
 from anh_jax.training.checkpoints import TrainingCheckpoints
 from anh_jax.training.retained_steps import RetainedSteps
 from anh_jax.training.state import State
-from anh_jax.workbench import Counts, MeshSizes, Workbench, read_materials
+from anh_jax.workbench import MeshSizes, Workbench, read_materials
 from attest.statements import Attempt
 
 # Reading keeps everything: a manager that may keep fewer would remove the others.
 _KEEP_ALL = 1 << 30
 
 Progress = Callable[[StepResult, int], None]
-
-
-@dataclass(frozen=True)
-class Findings:
-    """Everything that an audit found.
-
-    `walk` looks at the residuals of all weighed updates together, `drift` at those of all weighed
-    gradients. `spread_seed` is what this
-    auditor drew, after all steps were committed, to estimate rounding with: 64 bits, from which the
-    checks can be repeated. `counts` are those of the verified final state over the hold-out set,
-    None where that state could not be produced. `seconds` were spent on all steps together,
-    compilation included, and `step_seconds` on each step alone, in order. `notes` are things met on
-    the way.
-    """
-
-    results: tuple[StepResult, ...]
-    init: Check
-    line: Check
-    export: Check
-    walk: Check
-    drift: DriftFinding
-    spread_seed: int
-    counts: Counts | None
-    seconds: float
-    step_seconds: tuple[float, ...]
-    notes: tuple[str, ...]
 
 
 class Auditor:
@@ -229,11 +202,22 @@ class Auditor:
         broken = self._transcript.line.rows[unreached.last.step]
         found = self._judge(unreached.last, broken).result
         if found.outcome != "refuted":
-            return dataclasses.replace(result, words=f"{words} ({found.words})")
+            return self._not_regenerated(dataclasses.replace(result, words=words), found)
         self._refuted.add(found.step)
         where = "before" if found.step < step else "after"
         words = f"step {found.step}, {where} it: {found.words}"
         return dataclasses.replace(found, step=step, words=words)
+
+    def _not_regenerated(self, result: StepResult, found: StepResult) -> StepResult:
+        """Say that a step on the way comes out otherwise here, which may be honest.
+
+        Nobody was asked for the state then, so nobody withheld it.
+        """
+        words = f"{result.words} ({found.words})"
+        if self._kept.asked_for or self._benches.native:
+            return dataclasses.replace(result, words=words)
+        words += "; the trainer can make it: audit with --states"
+        return dataclasses.replace(result, outcome="unattestable", words=words)
 
     def _judge(self, before: Reached, signed: SignedRow) -> Judged:
         attempt = self._transcript.attempt_of(signed)

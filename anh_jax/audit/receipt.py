@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from anh_jax.audit.auditor import Findings
+from anh_jax.audit.findings import Findings
 from anh_jax.audit.results import (
     StepResult,
     count,

@@ -15,7 +15,7 @@ from anh_jax.bounds.spread import Spread, TensorSpread
 from anh_jax.bounds.statistic import Array, Statistic, host_leaves, largest, same_bits
 from anh_jax.bounds.update_spread import UpdateSpreadEstimator
 from anh_jax.bounds.update_stage import UpdateInputs, UpdateStage
-from anh_jax.bounds.walk import PairwiseCosine, walk_of_tensor
+from anh_jax.bounds.walk import PairwiseCosine, walk_of_slot, walk_of_tensor
 from anh_jax.errors import ProgramError
 from anh_jax.experiment_optimizers import Adafactor
 from anh_jax.program.tree import Path, path_text
@@ -74,9 +74,10 @@ class ElementwiseJudge:
         units: dict[str, Array] = {}
         for residual in self._stage.residuals(update.inputs, update.after, update.reference):
             worst.append(residual.worst)
-            found = walk_of_tensor(residual.name, residual.share)
+            moves = residual.name.startswith("parameters/")
+            found = (walk_of_tensor if moves else walk_of_slot)(residual.name, residual.share)
             walks += [] if found is None else [found]
-            if walk is not None and residual.name.startswith("parameters/"):
+            if walk is not None and moves:
                 units[residual.name] = residual.units
         if walk is not None:
             walk.add(units)

@@ -6,16 +6,17 @@ from typing import Any, cast
 import pytest
 
 from attest.statements import Worst
-from launch.audit_answer import lines
+from launch.audit_answer import exit_code, headline, lines
+from launch.errors import ExitCode
 
 
-def shown(*outcomes: str) -> str:
+def audited(*outcomes: str, drift: str = "no null known") -> Any:
     results = [
         SimpleNamespace(step=i, outcome=outcome, words="so", seconds=1.0)
         for i, outcome in enumerate(outcomes, start=1)
     ]
     check = SimpleNamespace(verdict="pass", words="holds")
-    audited = SimpleNamespace(
+    return SimpleNamespace(
         run="a" * 64,
         total=1000,
         who=SimpleNamespace(operator="acme"),
@@ -27,7 +28,8 @@ def shown(*outcomes: str) -> str:
         ),
         properties=(),
         findings=SimpleNamespace(
-            results=results, init=check, line=check, export=check, walk=check, drift=check,
+            results=results, init=check, line=check, export=check, walk=check,
+            drift=SimpleNamespace(verdict=drift, words="leans"),
             step_seconds=(1.0,),
             seconds=1.0, notes=(),
         ),
@@ -39,7 +41,17 @@ def shown(*outcomes: str) -> str:
         loose="",
         evidence=SimpleNamespace(equivocation=None, withheld=None),
     )  # fmt: skip
-    return "\n".join(lines(cast(Any, audited)))
+
+
+def shown(*outcomes: str) -> str:
+    return "\n".join(lines(cast(Any, audited(*outcomes))))
+
+
+def test_residuals_that_lean_one_way_fail_an_audit_whose_steps_all_passed() -> None:
+    found = audited("pass", "pass", drift="fail")
+    assert exit_code(found) is ExitCode.FAILED
+    assert headline(found) == "REFUTED: drift leans"
+    assert exit_code(audited("pass", "pass", drift="pass")) is ExitCode.PASSED
 
 
 def test_sample_that_passed_whole_has_both_probabilities() -> None:

@@ -24,8 +24,9 @@ def test_other_class_never_refutes_by_mismatch(cheat, audited, trainers, other_c
     assert good.outcome == "pass"
     assert bad.outcome == "unattestable"
     assert "threads is '77' here" in bad.words
-    # State 13 is not at hand; state 16 is, by a training checkpoint.
-    assert (after.outcome, later.outcome) == ("withheld", "pass")
+    # State 13 comes out otherwise here, and nobody was asked for it; state 16 is at hand.
+    assert (after.outcome, later.outcome) == ("unattestable", "pass")
+    assert after.words.endswith("the trainer can make it: audit with --states")
 
 
 def test_attempt_that_did_not_repeat_itself_is_not_refuted(cheat, audited, trainers) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from anh_jax.bounds.residual import Candidate, nearest_residual
-from anh_jax.bounds.walk import PairwiseCosine, walk_of_tensor
+from anh_jax.bounds.walk import PairwiseCosine, walk_of_slot, walk_of_tensor
 
 U = 2.0**-24
 SIZE = 20_000
@@ -47,6 +47,40 @@ def test_walk_everywhere_is_caught_at_one_step() -> None:
 def test_honest_rounding_is_no_walk_at_one_step() -> None:
     found = walk_of_tensor("w", residual(rounding(1), seed=1).share)
     assert found is not None and found.accepted and found.value > 0
+
+
+def moments(size: int, seed: int) -> "dict[str, np.ndarray]":
+    """Return a second moment before and after a step, with a fused multiply-add and without."""
+    random = np.random.default_rng(seed)
+    before = (1e-4 * random.random(size)).astype(np.float32)
+    square = (np.float32(1e-2) * random.normal(size=size).astype(np.float32)) ** 2
+    kept, fresh = np.float32(0.999), np.float32(1 - 0.999)
+    term = fresh * square
+    # A float64 product of float32 numbers is exact.
+    fused = (kept.astype(np.float64) * before + term).astype(np.float32)
+    return {"before": before, "fused": fused, "separate": kept * before + term}
+
+
+@pytest.mark.parametrize("size", [32, 64, 512, 20_000])
+def test_moments_without_fused_instructions_are_no_walk(size: int) -> None:
+    for seed in range(200 if size < 1000 else 5):
+        found = moments(size, seed)
+        candidate = Candidate(found["separate"], found["before"])
+        share = nearest_residual("v", found["fused"], [candidate], unit_roundoff=U).share
+        statistic = walk_of_slot("v", share)
+        assert statistic is not None and statistic.accepted
+        assert share.any() or size < 64
+
+
+@pytest.mark.parametrize("size", [128, 20_000])
+def test_walk_of_a_slot_is_caught_at_one_step(size: int) -> None:
+    found = moments(size, 0)
+    walked = np.nextafter(found["fused"], np.float32(np.inf))
+    candidate = Candidate(found["fused"], found["before"])
+    residual = nearest_residual("v", walked, [candidate], unit_roundoff=U)
+    assert residual.worst.accepted
+    statistic = walk_of_slot("v", residual.share)
+    assert statistic is not None and not statistic.accepted
 
 
 @pytest.mark.parametrize("steps", [2, 8])
