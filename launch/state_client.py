@@ -138,7 +138,7 @@ class StateClient:
             self._line = kind(*self._address, timeout=_TIMEOUT_SECONDS)
         if self._line.sock is None:
             self._line.connect()
-        with _deadline(self._line.sock, ANSWER_SECONDS):
+        with _deadline(cast("socket.socket", self._line.sock), ANSWER_SECONDS):
             self._line.request("GET", self._prefix + path, headers=self._headers | headers)
             response = self._line.getresponse()
             good = response.status in (200, 206)
