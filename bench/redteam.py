@@ -99,8 +99,8 @@ def _note_honest(report: Report, task: Task, honest: HonestCount) -> None:
     report.figure(f"{name}_states", found["independent_states"], "states")
     report.figure(f"{name}_unattestable", honest.uncovered, f"of {honest.n} replays")
     if honest.n:
-        margin = max(replay.margin for replay in honest.replays)
-        report.figure(f"{name}_margin", margin, "thresholds")
+        for kind in ("margin", "gradient_margin"):
+            report.figure(f"{name}_{kind}", found[kind], "thresholds")
 
 
 def _note_float32(report: Report, counts: Sequence[HonestCount]) -> None:
@@ -134,7 +134,8 @@ def main() -> int:
         failed += len(attacked.missed) + honest.false_rejects
         if task.name in FLOAT32:
             counts.append(honest)
-    _note_float32(report, counts)
+    if counts:
+        _note_float32(report, counts)
     report.close(arguments.form)
     return 1 if failed else 0
 

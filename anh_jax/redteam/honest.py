@@ -36,12 +36,16 @@ OTHER_PYTHON = "ANH_OTHER_PYTHON"
 
 @dataclass(frozen=True)
 class Replay:
-    """One step computed by a variant: outcome, margin, and the share of bits that differ."""
+    """One step computed by a variant: outcome, margin, and the share of bits that differ.
+
+    `gradient` is the margin of the gradient's checks alone: those of the update rarely differ.
+    """
 
     variant: str
     state: str
     outcome: str
     margin: float
+    gradient: float
     changed: float
     words: str
 
@@ -81,11 +85,20 @@ class HonestCount:
             "unattestable": self.uncovered,
             "inert": len(self.inert),
             "margin": json_number(max(margins, default=None)),
+            "gradient_margin": json_number(max((r.gradient for r in self.replays), default=None)),
             "variants": [dict(zip(self.heads, row, strict=True)) for row in self.rows()],
             "not_run": dict(self.faults),
         }
 
-    heads = ("variant", "n", "false rejects", "largest margin", "bits changed", "inert")
+    heads = (
+        "variant",
+        "n",
+        "false rejects",
+        "largest margin",
+        "of the gradient",
+        "bits changed",
+        "inert",
+    )
 
     def rows(self) -> list[list[str]]:
         """Return a line of text cells for each variant."""
@@ -96,8 +109,9 @@ class HonestCount:
             rejects = sum(r.outcome == "refuted" for r in mine)
             margin = max((r.margin for r in mine), default=0.0)
             changed = float(np.mean([r.changed for r in mine])) if mine else 0.0
-            rows.append([name, str(len(mine)), str(rejects), f"{margin:.2g}", f"{changed:.1%}",
-                         str(still)])  # fmt: skip
+            gradient = max((r.gradient for r in mine), default=0.0)
+            rows.append([name, str(len(mine)), str(rejects), f"{margin:.2g}", f"{gradient:.2g}",
+                         f"{changed:.1%}", str(still)])  # fmt: skip
         return rows
 
     def lines(self) -> list[str]:
@@ -188,7 +202,10 @@ def _judged(
     committed = CommittedStep(step, state, outputs, after, row_numbers(numbers))
     found = bench.step_check().check(committed, seed=_FIRST_SEED + number)
     changed = changed_share(outputs["gradient"], found.reference["gradient"])
-    return Replay(variant.name, name, found.outcome, margin_of(found), changed, found.words)
+    gradient = max(found.a.value, found.a_row.value)
+    return Replay(
+        variant.name, name, found.outcome, margin_of(found), gradient, changed, found.words
+    )
 
 
 def margin_of(found: StepStatistics) -> float:

@@ -39,11 +39,13 @@ def test_variant_with_changed_bits_passes_and_one_without_does_not_count(
 
 
 def test_false_reject_shows_in_the_count() -> None:
-    bad = honest.Replay("permuted", "cold 0", "refuted", 2.0, 0.5, "A = 2")
-    good = honest.Replay("permuted", "warm 0", "pass", 0.5, 0.5, "")
+    bad = honest.Replay("permuted", "cold 0", "refuted", 2.0, 2.0, 0.5, "A = 2")
+    good = honest.Replay("permuted", "warm 0", "pass", 0.5, 0.3, 0.5, "")
     found = honest.HonestCount((bad, good), (), {})
     assert (found.n, found.false_rejects) == (2, 1)
-    assert found.document()["false_rejects"] == 1
+    document = found.document()
+    assert document["false_rejects"] == 1
+    assert (document["margin"], document["gradient_margin"]) == (2.0, 2.0)
     assert "1 of 2 replays refused" in found.lines()[0]
 
 
