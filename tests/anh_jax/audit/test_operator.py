@@ -47,6 +47,7 @@ class Step:
     folder: Path
     made: int = 0
     outputs: Any = None
+    honest_outputs: Any = None
 
     def record(self, fault=None, **options: Any) -> FolderRecording:
         """Record the step anew; `outputs` are then what that evaluation gave."""
@@ -102,7 +103,8 @@ def step(tmp_path_factory) -> Step:
     made = Step(program, inputs, Committed(1, "blake3", "", None, 1e-6), folder)
     made.record()
     root = gradient_digest(made.outputs, step=1).root.hex()
-    return dataclasses.replace(made, committed=dataclasses.replace(made.committed, root=root))
+    committed = dataclasses.replace(made.committed, root=root)
+    return dataclasses.replace(made, committed=committed, honest_outputs=made.outputs)
 
 
 def faulty(kind: str, iterations: tuple[int, ...], relative: float, skipped: int = 0):
@@ -195,18 +197,13 @@ def test_other_order_of_summation_refutes_no_operator(step) -> None:
     recording = step.record(reordered)
     assert gradient_digest(step.outputs, step=1).root.hex() != step.committed.root
     # Committed is what honest devices gave in another order: within the tolerance, not its bits.
-    found = step.follow(recording, outputs=honest_outputs(step))
+    found = step.follow(recording, outputs=step.honest_outputs)
     assert found.verdict == "holds" and "within rounding" in found.words
     assert found.rounded > 10
 
 
-def honest_outputs(step):
-    step.record()
-    return step.outputs
-
-
 def test_recording_that_ends_in_another_gradient_is_told(step) -> None:
-    other = jax.tree.map(lambda x: x * np.float32(1.001), honest_outputs(step))
+    other = jax.tree.map(lambda x: x * np.float32(1.001), step.honest_outputs)
     root = gradient_digest(other, step=1).root.hex()
     found = step.follow(step.honest(), outputs=other, root=root)
     assert found.verdict == "elsewhere" and "another gradient" in found.words
