@@ -135,8 +135,8 @@ def _precisions(attribute: Any) -> tuple[str, ...]:
 
 
 def _accuracy(attribute: Any) -> str:
-    mode = re.search(r"result_accuracy_mode<(\w+)>|mode\s*=\s*[^>]*<?(\w+)>", str(attribute))
-    return next(x for x in mode.groups() if x) if mode else str(attribute)
+    mode = re.search(r"mode\s*=\s*(?:[^\s<>]*<)?(\w+)", str(attribute))
+    return mode[1] if mode else str(attribute)
 
 
 _NAMED: Mapping[str, Callable[[Any], Any]] = {

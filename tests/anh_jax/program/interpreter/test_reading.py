@@ -12,6 +12,7 @@ from anh_jax.errors import ProgramError
 from anh_jax.program import stablehlo
 from anh_jax.program.export import export_program
 from anh_jax.program.interpret import read_refined, read_stored
+from anh_jax.program.interpreter import attributes
 from anh_jax.program.signature import StoredProgram, Tensor
 
 ONE = """module @f { func.func public @main(%x: tensor<4xf32>) -> tensor<4xf32> {
@@ -176,3 +177,10 @@ def test_a_branch_out_of_range_is_the_last_one():
         x[1:] = 0.5
         for evaluate in (program, jax.jit(program)):
             np.testing.assert_array_equal(evaluate(x), x * factor)
+
+
+@pytest.mark.parametrize("mode", ["DEFAULT", "HIGHEST"])
+def test_the_accuracy_that_a_program_asks_for_is_read_as_its_word(mode):
+    text = f"#stablehlo.result_accuracy<mode = #stablehlo.result_accuracy_mode<{mode}>>"
+    with stablehlo.context():
+        assert attributes._accuracy(ir.Attribute.parse(text)) == mode
