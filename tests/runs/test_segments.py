@@ -119,7 +119,10 @@ def test_segments_end_when_full_at_every_checkpoint_and_at_the_last_step(
 def test_audit_reads_the_rows_that_segments_commit(copy: RunDirectory, capsys: Any) -> None:
     assert run_anh(["audit", str(copy.root), "--samples", "3", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert {check["verdict"] for check in found["checks"].values()} == {"pass"}
+    verdicts = {name: check["verdict"] for name, check in found["checks"].items()}
+    # Every bit is equal, so no update was weighed that could show a walk.
+    assert verdicts.pop("walk") == "not checked"
+    assert set(verdicts.values()) == {"pass"}
     assert found["counts"]["pass"] == len(found["steps"])
     assert run_anh(["monitor", str(copy.root), "--once"]) == 0
     assert run_anh(["prove", str(copy.root)]) == 0
