@@ -55,8 +55,8 @@ def refusal(path: Path, *overrides: str) -> str:
         (
             "name: mlp",
             "name: mpl",
-            "model.name: text 'mpl' is not one of mlp, vision_transformer, language_model, import "
-            "(did you mean mlp?)",
+            "model.name: text 'mpl' is not one of mlp, vision_transformer, convolution, "
+            "language_model, import (did you mean mlp?)",
         ),
         (
             "hidden: [4]",

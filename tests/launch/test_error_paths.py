@@ -149,7 +149,7 @@ def test_unknown_flag_names_the_help(words: list[str], capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize(
     "words",
-    [["verify"], ["verify", "x"], ["show", "d"], ["open", "d"], ["diff", "d"], ["key", "new"],
+    [["verify"], ["show", "d"], ["open", "d"], ["diff", "d"], ["key", "new"],
      ["policy", "show"], ["log", "nothing"], ["show", "d", "--step", "x"],
      ["key", "new", "a", "b"]],
     ids=" ".join,
@@ -159,6 +159,17 @@ def test_missing_or_surplus_argument_names_the_help(
 ) -> None:
     assert run(words) == 2
     assert f"anh {words[0]}" in one_line(capsys)
+
+
+def test_proof_without_a_policy_names_the_option(
+    proven, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Refutations need none, so which file it is decides.
+    assert run(["verify", str(proven.root / "run.proof")]) == 2
+    line = one_line(capsys)
+    assert "'--policy'" in line and "anh verify --help" in line
+    assert run(["verify", "x"]) == 2
+    assert "x: no such file" in one_line(capsys)
 
 
 def test_wrong_key_of_the_log_is_named(
