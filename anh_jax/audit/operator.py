@@ -244,7 +244,7 @@ def _end(outputs: Tree, committed: Committed) -> tuple[Verdict, str]:
     names = ("gradient", "statistics")
     theirs = {name: cast("Mapping[str, Any]", committed.outputs)[name] for name in names}
     ours = {name: outputs[name] for name in names}
-    found = _farthest(host_leaves(theirs), host_leaves(ours), committed.tolerance)
+    found = end_distance(host_leaves(theirs), host_leaves(ours), committed.tolerance)
     if found.accepted:
         words = (
             f"every operator is within its bound, and the end is the committed gradient within "
@@ -258,7 +258,7 @@ def _end(outputs: Tree, committed: Committed) -> tuple[Verdict, str]:
     return "elsewhere", words
 
 
-def _farthest(
+def end_distance(
     committed: Mapping[Path, Array], recorded: Mapping[Path, Array], tolerance: float
 ) -> Statistic:
     """Return the largest distance of a tensor over its norm times the tolerance."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from abc import abstractmethod
 from typing import Literal
 
 from anh_jax import attested_run
@@ -32,9 +33,9 @@ class RecordAttack(Attack[RecordPlace]):
         """Attack a fresh copy of the run in each round."""
         return Outcome(tuple(self.attack(place) for _ in range(rounds)))
 
+    @abstractmethod
     def attack(self, place: RecordPlace) -> Trial:
         """Attack once."""
-        raise NotImplementedError
 
 
 Reason = Literal["start", "resume"]
