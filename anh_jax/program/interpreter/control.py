@@ -20,27 +20,20 @@ from anh_jax.program.interpreter.operations import COMPOSITE, Block, Operation
 from anh_jax.program.interpreter.scope import Values
 
 
-def _call(
-    evaluation: Evaluation,
-    operation: Operation,
-    inputs: Values,
-    values: Mapping[int, Any],
-    place: Place,
-) -> Values:
-    callee = operation.attributes["callee"]
-    return evaluation.function(callee, inputs, place.inside(f">{callee}"))
+def _called(attribute: str) -> Callable[..., Values]:
+    """Return the rule of an operator that is what the function named by an attribute gives."""
 
+    def structure(
+        evaluation: Evaluation,
+        operation: Operation,
+        inputs: Values,
+        values: Mapping[int, Any],
+        place: Place,
+    ) -> Values:
+        callee = operation.attributes[attribute]
+        return evaluation.function(callee, inputs, place.inside(f">{callee}"))
 
-def _composite(
-    evaluation: Evaluation,
-    operation: Operation,
-    inputs: Values,
-    values: Mapping[int, Any],
-    place: Place,
-) -> Values:
-    # One that has no rule of its own is computed as the program says.
-    callee = operation.attributes["decomposition"]
-    return evaluation.function(callee, inputs, place.inside(f">{callee}"))
+    return structure
 
 
 def _assertion(
@@ -137,8 +130,9 @@ def _traced(value: Any) -> bool:
 
 
 STRUCTURE: Mapping[str, Callable[..., Values]] = {
-    "func.call": _call,
-    COMPOSITE: _composite,
+    "func.call": _called("callee"),
+    # One that has no rule of its own is computed as the program says.
+    COMPOSITE: _called("decomposition"),
     "sdy.sharding_constraint": _unchanged,
     "stablehlo.case": _branches,
     "stablehlo.custom_call": _assertion,
