@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from anh_jax.bounds.blocks import block_name, block_sums
-from anh_jax.bounds.spread import TensorSpread
+from anh_jax.bounds.deviations import TensorSpread
 from anh_jax.bounds.statistic import Array, Statistic, differing_bits, largest, ratios
 from attest.numerics_class import LocalZeros
 

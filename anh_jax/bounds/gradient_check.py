@@ -12,7 +12,7 @@ from anh_jax.bounds.acceptance import (
     Terms,
     check_tensor,
 )
-from anh_jax.bounds.spread import Spread, TensorSpread
+from anh_jax.bounds.deviations import Spread, TensorSpread
 from anh_jax.bounds.statistic import Array, Statistic, host_leaves, largest
 from anh_jax.errors import ProgramError
 from anh_jax.program.tree import Path, path_text

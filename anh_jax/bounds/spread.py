@@ -7,7 +7,6 @@ and needs the memory of all of them.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
@@ -16,8 +15,8 @@ import numpy as np
 
 from anh_jax.bounds.blocks import block_sizes
 from anh_jax.bounds.counter_hash import seed_of, signed_unit, stream
+from anh_jax.bounds.deviations import Deviations, Spread, added, either, nonzero
 from anh_jax.bounds.samplers import NoiseSampler, Sampler, TangentSampler
-from anh_jax.bounds.squares import Sums, host_sums, square_sums
 from anh_jax.errors import ProgramError
 from anh_jax.program.functions import ID
 from anh_jax.program.interpret import read_refined
@@ -38,28 +37,6 @@ _DISTANCE = 0.1
 _ROOT3 = math.sqrt(3.0)
 # Blocks below this many elements need twice the samples.
 _SMALL_BLOCK = 8
-
-
-@dataclass(frozen=True)
-class TensorSpread:
-    """Hold the spread of one output.
-
-    Attributes:
-        square: mean over the samples of the squared norm of the deviation.
-        blocks: the same for each block of each family of `blocks.block_sums`, float64.
-        zero: for each element, whether the deviation was exactly zero in every sample.
-    """
-
-    square: float
-    blocks: tuple[np.ndarray[Any, Any], ...]
-    zero: np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Hold the spread of every output of a gradient program, by path."""
-
-    tensors: Mapping[Path, TensorSpread]
 
 
 def usual_samples(signature: ProgramSignature, method: Method) -> int:
@@ -104,13 +81,13 @@ class SpreadEstimator:
         `state_part` holds `parameters` and `step`; the seed is to be drawn after the gradient was
         committed. Raises ProgramError naming an operator that the method cannot see through.
         """
-        squares: _Squares | None = None
+        squares: Deviations | None = None
         for sample in range(self.samples):
             moved: Tree = None
             for place, piece in enumerate(pieces):
                 words = stream(seed_of(seed), f"sample {sample} piece {place}", ())
                 draw = self._sampler(piece).draw((state_part, piece, key), words)
-                moved = _added(moved, draw)
+                moved = added(moved, draw)
             squares = squares or self._sums(pieces[0], moved)
             squares.add(moved)
         assert squares is not None
@@ -132,11 +109,11 @@ class SpreadEstimator:
             for piece in pieces:
                 # Each piece by itself: in their sum they could cancel.
                 outputs = self._sampler(piece).plain((there, piece, key))
-                moving = _either(moving, _nonzero(outputs["gradient"]))
+                moving = either(moving, nonzero(outputs["gradient"]))
         return {path: ~np.asarray(x) for path, x in leaves_of(moving, ("gradient",)).items()}
 
-    def _sums(self, piece: Mapping[str, jax.Array], first: Tree) -> "_Squares":
-        return _Squares(first if self._sampler(piece).draws == "values" else None)
+    def _sums(self, piece: Mapping[str, jax.Array], first: Tree) -> "Deviations":
+        return Deviations(first if self._sampler(piece).draws == "values" else None)
 
     def _sampler(self, piece: Mapping[str, jax.Array]) -> Sampler:
         size = int(piece[ID].shape[0])
@@ -145,96 +122,6 @@ class SpreadEstimator:
             program = read_refined(self._stored, batch=size)
             self._samplers[size] = kind(program, self._rules)
         return self._samplers[size]
-
-
-class _Squares:
-    """Adds up squared deviations: over blocks on the device, over samples on the host.
-
-    Samples that are values deviate from their own mean, which costs one of them and saves computing
-    values without noise. Sums are taken from `pivot`, the first of them: differences of neighbours
-    are exact in float32, and what their mean adds is taken off at the end. Samples that deviate
-    from zero already have no pivot.
-    """
-
-    def __init__(self, pivot: Tree | None) -> None:
-        self._pivot = pivot
-        self._sums: list[dict[Path, Sums]] = []
-        self._total: Tree = None
-        self._moving: Tree = None
-
-    def add(self, moved: Tree) -> None:
-        """Add one sample."""
-        if self._pivot is not None:
-            moved = _difference(moved, self._pivot)
-            self._total = _added(self._total, moved)
-        self._sums.append(leaves_of(_square_sums(moved)))
-        self._moving = _either(self._moving, _nonzero(moved))
-
-    def spread(self, *, unit: float) -> Spread:
-        """Return mean squares over the samples, deviations counted in `unit`."""
-        samples = len(self._sums)
-        free = samples if self._pivot is None else samples - 1
-        means = (
-            {} if self._pivot is None else leaves_of(_square_sums(_scaled(self._total, samples)))
-        )
-        moving = leaves_of(self._moving)
-        scale = unit**2 / max(free, 1)
-        return Spread(
-            {
-                path: self._tensor(path, np.asarray(moving[path]), means.get(path), scale)
-                for path in moving
-            }
-        )
-
-    def _tensor(
-        self, path: Path, moving: np.ndarray[Any, Any], mean: Sums | None, scale: float
-    ) -> TensorSpread:
-        families = zip(*(host_sums(sums[path]) for sums in self._sums), strict=True)
-        totals = [np.sum(family, axis=0) for family in families]
-        if mean is not None:
-            squares = zip(totals, host_sums(mean), strict=True)
-            totals = [np.maximum(total - len(self._sums) * m, 0.0) for total, m in squares]
-        blocks = tuple(total * scale for total in totals)
-        return TensorSpread(float(blocks[0].sum()), blocks, ~moving)
-
-
-@jax.jit
-def _square_sums(tree: Tree) -> Tree:
-    return jax.tree.map(square_sums, tree)
-
-
-@jax.jit
-def _sum(left: Tree, right: Tree) -> Tree:
-    return jax.tree.map(jnp.add, left, right)
-
-
-@jax.jit
-def _difference(left: Tree, right: Tree) -> Tree:
-    return jax.tree.map(lambda x, y: x.astype(jnp.float32) - y.astype(jnp.float32), left, right)
-
-
-@jax.jit
-def _scaled(tree: Tree, samples: float) -> Tree:
-    return jax.tree.map(lambda x: x / samples, tree)
-
-
-@jax.jit
-def _nonzero(tree: Tree) -> Tree:
-    # True of what is not a number, too.
-    return jax.tree.map(lambda x: x != 0, tree)
-
-
-@jax.jit
-def _or(left: Tree, right: Tree) -> Tree:
-    return jax.tree.map(jnp.logical_or, left, right)
-
-
-def _added(total: Tree, part: Tree) -> Tree:
-    return part if total is None else _sum(total, part)
-
-
-def _either(before: Tree, now: Tree) -> Tree:
-    return now if before is None else _or(before, now)
 
 
 @jax.jit

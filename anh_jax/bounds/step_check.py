@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from anh_jax.bounds.deviations import Spread
 from anh_jax.bounds.effect import beyond_rounding, check_effect, effect_limit
 from anh_jax.bounds.gradient_check import Findings, GradientCheck, RowNumbers
-from anh_jax.bounds.spread import Spread
 from anh_jax.bounds.statistic import Array, Statistic, host_leaves
 from anh_jax.bounds.step_statistics import StepStatistics, concluded, malformed
 from anh_jax.bounds.update_judge import JudgedUpdate, update_judge

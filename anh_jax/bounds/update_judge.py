@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from anh_jax.bounds.acceptance import Terms, check_tensor
-from anh_jax.bounds.spread import Spread, TensorSpread
+from anh_jax.bounds.deviations import Spread, TensorSpread
 from anh_jax.bounds.statistic import Array, Statistic, host_leaves, largest, same_bits
 from anh_jax.bounds.update_spread import UpdateSpreadEstimator
 from anh_jax.bounds.update_stage import UpdateInputs, UpdateStage

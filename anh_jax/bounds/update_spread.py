@@ -5,16 +5,14 @@ roundoff that updates have in every class.
 """
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from anh_jax.bounds.blocks import block_sums
 from anh_jax.bounds.counter_hash import seed_of, stream
+from anh_jax.bounds.deviations import Deviations, Spread
 from anh_jax.bounds.samplers import NoiseSampler
-from anh_jax.bounds.spread import Spread, TensorSpread, usual_samples
-from anh_jax.bounds.statistic import Array, host_leaves
+from anh_jax.bounds.spread import usual_samples
 from anh_jax.bounds.update_stage import UpdateInputs
 from anh_jax.program.interpret import read_refined
 from anh_jax.program.signature import StoredProgram
@@ -45,15 +43,15 @@ class UpdateSpreadEstimator:
         """
         sampler = self._sampler()
         arguments = self._arguments(inputs)
-        base = host_leaves(sampler.plain(arguments))
-        sums = {path: _Sums.none(value) for path, value in base.items() if path != ("step",)}
+        deviations: Deviations | None = None
         for sample in range(self._samples):
             words = stream(seed_of(seed), f"update sample {sample}", ())
-            moved = host_leaves(sampler.draw(arguments, words))
-            for path, total in sums.items():
-                sums[path] = total.with_sample(moved[path], base[path])
-        scale = sampler.unit**2 / self._samples
-        return Spread({path: total.spread(scale) for path, total in sums.items()})
+            moved = sampler.draw(arguments, words)
+            deviations = deviations or Deviations(moved)
+            deviations.add(moved)
+        assert deviations is not None
+        found = deviations.spread(unit=sampler.unit).tensors
+        return Spread({path: tensor for path, tensor in found.items() if path != ("step",)})
 
     def _sampler(self) -> NoiseSampler:
         if self._made is None:
@@ -69,28 +67,3 @@ class UpdateSpreadEstimator:
         state = {name: inputs.before[name] for name in ("parameters", "optimizer", "step")}
         constants = np.array([inputs.constants[name] for name in self._names], np.float32)
         return state, inputs.gradient, scalars, constants
-
-
-@dataclass(frozen=True)
-class _Sums:
-    blocks: tuple[Array, ...]
-    square: float
-    zero: Array
-
-    @classmethod
-    def none(cls, value: Array) -> "_Sums":
-        zeros = np.zeros(value.shape)
-        return cls(block_sums(zeros), 0.0, np.ones(value.shape, np.bool_))
-
-    def with_sample(self, moved: Array, base: Array) -> "_Sums":
-        squares = (moved.astype(np.float64) - base.astype(np.float64)) ** 2
-        blocks = zip(self.blocks, block_sums(squares), strict=True)
-        return _Sums(
-            tuple(old + new for old, new in blocks),
-            self.square + float(squares.sum()),
-            self.zero & (squares == 0),
-        )
-
-    def spread(self, scale: float) -> TensorSpread:
-        blocks = tuple(np.asarray(x) * scale for x in self.blocks)
-        return TensorSpread(self.square * scale, blocks, self.zero)

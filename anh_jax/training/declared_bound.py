@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anh_jax.bounds.spread import Spread, SpreadEstimator
+from anh_jax.bounds.deviations import Spread
+from anh_jax.bounds.spread import SpreadEstimator
 from anh_jax.program.signature import StoredProgram
 from anh_jax.program.tree import Path, Tree, leaves_of, path_text
 from anh_jax.training.bound_estimate import BoundEstimate

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from anh_jax.bounds.acceptance import TensorFinding, Terms, check_tensor
 from anh_jax.bounds.blocks import block_shapes, block_sizes, block_sums
-from anh_jax.bounds.spread import TensorSpread
+from anh_jax.bounds.deviations import TensorSpread
 
 U = 2.0**-24
 TERMS = Terms(c=4, c_row=10, floor=U, cap=1e-4, local_zeros="refuted")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from anh_jax.bounds.blocks import block_sums
+from anh_jax.bounds.deviations import Spread, TensorSpread
 from anh_jax.bounds.gradient_check import Findings, GradientCheck, RowNumbers
-from anh_jax.bounds.spread import Spread, TensorSpread
 from anh_jax.errors import ProgramError
 from attest.numerics_class import CLASSES
 

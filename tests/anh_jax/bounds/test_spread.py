@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from anh_jax.bounds.blocks import block_shapes
+from anh_jax.bounds.deviations import Spread
 from anh_jax.bounds.roundoff_hook import chained
-from anh_jax.bounds.spread import Spread, SpreadEstimator, usual_samples
+from anh_jax.bounds.spread import SpreadEstimator, usual_samples
 from anh_jax.bounds.variance import roundoff_variance
 from anh_jax.errors import ProgramError
 from anh_jax.program.interpret import read_refined

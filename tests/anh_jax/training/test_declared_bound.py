@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anh_jax.bounds.spread import Spread, TensorSpread
+from anh_jax.bounds.deviations import Spread, TensorSpread
 from anh_jax.errors import ConfigError
 from anh_jax.experiment import load_experiment
 from anh_jax.training.bound_estimate import BoundEstimate
