@@ -6,7 +6,7 @@ import statistics
 from typing import ClassVar
 
 from anh_jax import attested_run
-from anh_jax.redteam.attack import Outcome, Trial, bounded
+from anh_jax.redteam.attack import Attack, Outcome, Trial, bounded
 from anh_jax.redteam.trainer import Trainer
 from attest.envelope import sign
 from attest.keys import keyid
@@ -43,7 +43,7 @@ def _nonce(number: int) -> bytes:
     return hashlib.sha256(f"nonce {number}".encode()).digest()
 
 
-class SampleGrinding(RecordAttack):
+class SampleGrinding(Attack[RecordPlace]):
     """Signs final records until the sample leaves its bad step out, without the nonce."""
 
     name, family = "sample-grinding", "sample"
@@ -84,7 +84,7 @@ class SelfSampleGrinding(RecordAttack):
         return Trial(not reading.accepted, None, words)
 
 
-class UnsampledCheat(RecordAttack):
+class UnsampledCheat(Attack[RecordPlace]):
     """Cheats only on the step that it predicts will not be sampled."""
 
     name, family = "unsampled-cheat", "sample"
@@ -115,7 +115,7 @@ def _draws_one(place: RecordPlace, nonce: bytes) -> frozenset[int]:
     return frozenset(sample_steps(identity, record, nonces, steps, steps // 4))
 
 
-class SeedGrinding(RecordAttack):
+class SeedGrinding(Attack[RecordPlace]):
     """Trains under many seeds and shows the best."""
 
     name, family = "seed-grinding", "sample"

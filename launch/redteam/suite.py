@@ -16,9 +16,8 @@ from anh_jax.redteam.victims import DIGITS, victim
 from launch.errors import CommandError
 from launch.redteam import auditors, records, sampling
 from launch.redteam.place import RecordPlace
-from launch.redteam.records import RecordAttack
 
-RECORD_ATTACKS: tuple[RecordAttack, ...] = (
+RECORD_ATTACKS: tuple[Attack[RecordPlace], ...] = (
     *records.ATTACKS,
     *sampling.ATTACKS,
     *auditors.ATTACKS,

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from anh_jax.preparation import prepare
+from anh_jax.redteam.attack import Attack
 from anh_jax.redteam.bench import RedTeamBench
 from anh_jax.redteam.table import Line, line_of
 from anh_jax.redteam.victims import DIGITS, victim
 from launch.cli import run
 from launch.redteam import records, report, sampling
 from launch.redteam.place import Reading, RecordPlace
-from launch.redteam.records import RecordAttack
 from launch.redteam.suite import RECORD_ATTACKS, Result, names
 
 _SLOW = {"seed-grinding"}
@@ -40,7 +40,9 @@ def test_honest_run_is_accepted_by_the_reader_of_these_tests(place: RecordPlace)
 
 
 @pytest.mark.parametrize("attack", _QUICK, ids=lambda attack: attack.name)
-def test_record_attack_meets_what_is_expected(attack: RecordAttack, place: RecordPlace) -> None:
+def test_record_attack_meets_what_is_expected(
+    attack: Attack[RecordPlace], place: RecordPlace
+) -> None:
     line = line_of(attack, attack.carry_out(place, rounds=1), attack.expected_at(place))
     assert line.n > 0 and line.met, line.words
 
@@ -49,7 +51,7 @@ def test_record_attack_meets_what_is_expected(attack: RecordAttack, place: Recor
     "attack", [records.RefutedRun(), records.OmittedReceipt()], ids=lambda attack: attack.name
 )
 def test_reader_who_accepts_everything_makes_the_table_fail(
-    attack: RecordAttack, place: RecordPlace, monkeypatch: pytest.MonkeyPatch
+    attack: Attack[RecordPlace], place: RecordPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Reading, "accepted", property(lambda self: True))
     line = line_of(attack, attack.carry_out(place, rounds=1), attack.expected_at(place))
