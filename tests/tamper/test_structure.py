@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attest import canonical
+from attest.checkpoint import Checkpoint
 from attest.envelope import Envelope, sign
 from attest.errors import AttestError, FormatError, RefusedError
 from attest.level import Level
 from attest.merkle import leaf_hash
 from attest.multiproof import nodes_from_paths
+from attest.note import Note
 from attest.proof import ProofRecord, encode_proof
 
 
@@ -120,8 +122,40 @@ def test_rearranged_proof_is_refused(tale: ModuleType, operation: str, data: st.
         value["sizes"] = sorted(data.draw(st.sets(st.integers(0, 30), max_size=3)))
     else:
         value["statusCheckpoint"] = value["checkpoint"]
-    if value == whole:
+    if value == whole or value == with_more_sizes(tale, value["sizes"]):
         return
+    with pytest.raises((FormatError, RefusedError)):
+        tale.verify_run(canonical.encode(value), tale.policy(), now=tale.NOW)
+
+
+def with_more_sizes(tale: ModuleType, sizes: list[int]) -> Any:
+    """Return the honest proof that also leads on from these sizes.
+
+    None where its own are not among them, or one is no size before the checkpoint's.
+    """
+    story = tale.honest()
+    proof = story.proof()
+    size = Checkpoint.from_text(Note.from_bytes(proof.checkpoint).text).size
+    if not set(proof.sizes) <= set(sizes) or not all(0 < n < size for n in sizes):
+        return None
+    again = story.proof_of(
+        [record.index for record in proof.records],
+        sizes=sizes,
+        checkpoint=proof.checkpoint,
+        status_checkpoint=proof.status_checkpoint,
+    )
+    return json.loads(encode_proof(again))
+
+
+def test_proof_that_leads_on_from_one_more_size_is_another_honest_one(tale: ModuleType) -> None:
+    # The root of the first entry alone is its leaf, which the proof holds: no node is added, and
+    # none is missing for a reader who remembers that size.
+    value = json.loads(tale.honest().file())
+    value["sizes"] = [1, *value["sizes"]]
+    assert value == with_more_sizes(tale, value["sizes"])
+    tale.verify_run(canonical.encode(value), tale.policy(), now=tale.NOW)
+    value["sizes"] = value["sizes"][:1]
+    assert with_more_sizes(tale, value["sizes"]) is None
     with pytest.raises((FormatError, RefusedError)):
         tale.verify_run(canonical.encode(value), tale.policy(), now=tale.NOW)
 
