@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anh_jax.audit.bisect import FirstStep, Parted, Searched
+from anh_jax.audit.bisect import FirstStep, Searched
 from anh_jax.audit.operator import Disputed
+from anh_jax.audit.parting import Parted
 from launch.bisecting import Followed, RecordedStep, worst
 from launch.errors import ExitCode
 from launch.output import Tone, printable, table, toned

@@ -9,15 +9,14 @@ from anh_jax.attested_run import run_id
 from anh_jax.audit.bisect import (
     FirstStep,
     Looked,
-    Parted,
     RunSearch,
     Searched,
     Stretch,
     most_looks,
-    part,
 )
 from anh_jax.audit.kept_states import KeptStates
 from anh_jax.audit.operator import Committed, Disputed, dispute, end_tolerance
+from anh_jax.audit.parting import Parted, part
 from anh_jax.audit.recording import (
     FolderRecording,
     GradientInputs,

@@ -1,13 +1,15 @@
-"""Finds the first step that does not follow, by halving: a run against its own replay, or two runs.
+"""Finds the first step of a run that does not follow, by halving, against its own replay.
 
-A state depends on all steps before it, so once a step went wrong, no later committed state is the
-honest one: that makes the search monotone. Each look re-executes one stretch from the last state
-known to be honest, half as long as the one before: over T steps at most log2(T + 1) looks, rounded
-up, and T + 1 steps in all. Two signed runs need no execution until the one step at which they part.
+The hash of a row names the row before it, so once a step went wrong no later row is the honest one,
+even where the states come back to the honest ones: that makes the search monotone. Each look
+re-executes one stretch from the last state known to be honest, half as long as the one before, and
+compares the line of rows on its way: over T steps at most log2(T + 1) looks, rounded up, and T + 1
+steps in all.
 """
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +18,7 @@ from anh_jax.audit.exact import ExactJudge
 from anh_jax.audit.kept_states import KeptStates
 from anh_jax.audit.replay import Reached, Replay, Unreached, kept_copy
 from anh_jax.audit.results import StepResult
+from anh_jax.audit.row_numbers import RowNumbers, row_numbers
 from anh_jax.audit.transcript import Transcript
 from anh_jax.audit.unmoved import Unmoved
 from anh_jax.data.manifest import PADDING
@@ -39,7 +42,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Looked:
-    """One re-executed stretch, and whether it led to what its last row commits."""
+    """One re-executed stretch, and whether every row on its way is the one that the run has."""
 
     stretch: Stretch
     found: Literal["follows", "differs"]
@@ -81,12 +84,10 @@ class Searched:
 
 
 @dataclass(frozen=True)
-class Parted:
-    """The step at which two runs of one contract part, judged for both from their common state."""
+class _Differs:
+    """The first step of a stretch whose row is another than the run's."""
 
     step: int
-    compared: int
-    runs: tuple[FirstStep, ...]
 
 
 class RunSearch:
@@ -126,14 +127,15 @@ class RunSearch:
         self._executed, looks = 0, 0
         good, bad = self._start(found.start), found.stop + 1
         while bad - good.step > 1:
-            middle = (good.step + bad) // 2
+            # A row that differed names its step: all before it follow, so the next look ends there.
+            middle = bad - 1 if bad <= found.stop else (good.step + bad) // 2
             reached = self._reach(good, middle)
             looks += 1
             if look is not None:
-                found_there = "differs" if reached is None else "follows"
+                found_there = "differs" if isinstance(reached, _Differs) else "follows"
                 look(Looked(Stretch(good.step, middle), found_there))
-            if reached is None:
-                bad = middle
+            if isinstance(reached, _Differs):
+                bad = reached.step
             else:
                 good = reached
         first = None if bad > found.stop else self.judge(good)
@@ -186,24 +188,49 @@ class RunSearch:
             )
         return Reached(0, kept_copy(self._first))
 
-    def _reach(self, start: Reached, step: int) -> Reached | None:
-        """Step forward; return the state reached, None where the last row commits another."""
+    def _reach(self, start: Reached, step: int) -> "Reached | _Differs":
+        """Step forward; return the state reached, or the first step whose row is another."""
         state = kept_copy(start.state)
         for number in range(start.step + 1, step + 1):
-            row = self.rows[number - 1].row
-            bench = self.benches.of(self.transcript.attempt_of(self.rows[number - 1]))
+            signed = self.rows[number - 1]
+            bench = self.benches.of(self.transcript.attempt_of(signed))
+            batch = bench.batch(number)
             state = placed(bench, state)
-            outputs = bench.executor.gradient(state, bench.batch(number).pieces)
+            outputs = bench.executor.gradient(state, batch.pieces)
             self._executed += 1
-            if number == step and not self._same_gradient(outputs, row):
-                return None
             scalars = bench.executor.scalars(outputs)
+            gradient = gradient_digest(outputs, step=number, alg=self._alg).root.hex()
             state = bench.executor.update(state, outputs, scalars, number)
-        committed = self.transcript.state_root(step)
-        # A row without a state root commits the state before it, through its gradient.
-        if committed is not None and self._root(state, step) != committed:
-            return None
+            own = row_numbers(
+                outputs,
+                scalars,
+                gradient_root=gradient,
+                state_root=self._root(state, number) if self._hashed(signed.row) else "",
+            )
+            # Every row before is the committed one, so equal rows mean equal lines up to here.
+            if self._line(own, signed.row, batch.root) != signed.row_hash:
+                return _Differs(number)
         return Reached(step, state)
+
+    def _hashed(self, row: Row) -> bool:
+        """Tell whether a row commits a state, or has to by the digest policy."""
+        every = int(self.transcript.genesis.digest_policy.removeprefix("every "))
+        return row.state_root is not None or row.step % every == 0 or row.step == len(self.rows)
+
+    def _line(self, own: RowNumbers, row: Row, batch_root: str) -> bytes:
+        """Return the row hash that this replay gives in the place of a row.
+
+        A declared bound is the trainer's word and no result of the step, so it is taken over.
+        """
+        replayed = dataclasses.replace(
+            row,
+            gradient_root=own.gradient_root,
+            state_root=own.state_root or None,
+            batch_root=batch_root,
+            scalars=own.scalars,
+            loss=own.loss,
+        )
+        return replayed.hash()
 
     def _same_gradient(self, outputs: Tree, row: Row) -> bool:
         digest = gradient_digest(outputs, step=row.step, alg=self._alg)
@@ -216,59 +243,6 @@ class RunSearch:
 def most_looks(steps: int) -> int:
     """Return how many stretches a search over so many steps re-executes at most."""
     return math.ceil(math.log2(steps + 1))
-
-
-def first_apart(first: Sequence[Row], second: Sequence[Row]) -> int | None:
-    """Return the first step at which two lines of rows part, by halving; None where none does.
-
-    Compares states, or gradients where one line did not hash the state.
-    """
-    low, high = 0, min(len(first), len(second)) + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _same(first[middle - 1], second[middle - 1]):
-            low = middle
-        else:
-            high = middle
-    return None if high > min(len(first), len(second)) else high
-
-
-def part(first: RunSearch, second: RunSearch) -> Parted | None:
-    """Find the step at which two runs of one contract part, and judge it for both.
-
-    Raises AnhError where the runs differ in their contract or their first state, or where neither
-    run's state before that step can be produced.
-    """
-    sides = (first, second)
-    ids = [side.transcript.genesis.contract for side in sides]
-    if ids[0] != ids[1]:
-        raise AnhError(f"the runs have different contracts, {ids[0][:16]} and {ids[1][:16]}")
-    roots = [side.transcript.genesis.state_root for side in sides]
-    if roots[0] != roots[1]:
-        raise AnhError("the runs start from different states: seed, init program or backend")
-    rows = [[signed.row for signed in side.rows] for side in sides]
-    step = first_apart(rows[0], rows[1])
-    if step is None:
-        return None
-    before = _common(sides, step - 1)
-    judged = tuple(side.judge(Reached(before.step, kept_copy(before.state))) for side in sides)
-    return Parted(step, min(map(len, rows)), judged)
-
-
-def _common(sides: Sequence[RunSearch], step: int) -> Reached:
-    words = ""
-    for side in sides:
-        found = side.committed(step)
-        if isinstance(found, Reached):
-            return found
-        words = found.words
-    raise AnhError(f"the common state {step} cannot be produced from either run: {words}")
-
-
-def _same(first: Row, second: Row) -> bool:
-    if first.state_root is not None and second.state_root is not None:
-        return first.state_root == second.state_root
-    return first.gradient_root == second.gradient_root
 
 
 def _hosts(attempt: Attempt, rows: int) -> tuple[HostRows, ...]:

@@ -1,11 +1,8 @@
 """The first step that does not follow is found in few looks, and is the one where a fault lies."""
 
-import math
-
 import pytest
 
-from anh_jax.audit import bisect as bisect_module
-from anh_jax.audit.bisect import RunSearch, Stretch, first_apart, most_looks, part
+from anh_jax.audit.bisect import RunSearch, Stretch, most_looks
 from anh_jax.audit.kept_states import KeptStates
 from anh_jax.errors import AnhError
 from anh_jax.training.checkpoints import TrainingCheckpoints
@@ -32,6 +29,11 @@ def searching(trainers, workshop):
 @pytest.fixture(scope="session")
 def faulty(cheat, trainers):
     return cheat(trainers.LargerRate(1.5))
+
+
+@pytest.fixture(scope="session")
+def detour(cheat, trainers, workshop):
+    return cheat(trainers.Detour(workshop.bench(None, MeshSizes(), microbatch=None)))
 
 
 def test_corrupted_step_is_found_in_log_t_looks(faulty, searching, trainers) -> None:
@@ -85,38 +87,19 @@ def test_state_that_is_not_kept_is_no_start(faulty, searching) -> None:
         searching(faulty).search(Stretch(5, 16))
 
 
-def test_of_two_runs_the_wrong_one_is_told(honest, faulty, searching, trainers) -> None:
-    parted = part(searching(honest), searching(faulty))
-    assert parted is not None and parted.step == trainers.BAD
-    assert [side.result.outcome for side in parted.runs] == ["pass", "refuted"]
-    parted = part(searching(faulty), searching(honest))
-    assert [side.result.outcome for side in parted.runs] == ["refuted", "pass"]
+def test_detour_that_comes_back_to_the_honest_state_is_found(
+    detour, honest, searching, trainers
+) -> None:
+    last = [searching(run).rows[-1].row.state_root for run in (detour, honest)]
+    assert last[0] == last[1] is not None, "the run does not come back"
+    found = searching(detour).search()
+    assert found.first is not None and found.first.result.step == trainers.BAD
+    assert found.first.result.outcome == "refuted"
+    assert found.looks <= most_looks(trainers.STEPS)
+    assert found.executed <= trainers.STEPS + 1
 
 
-def test_two_honest_runs_do_not_part(honest, searching, workshop, trainers) -> None:
-    other = workshop.train(workshop.new_run(), trainers.Fault())
-    assert part(searching(honest), searching(other)) is None
-
-
-def test_two_lines_of_rows_are_compared_in_log_t_looks(monkeypatch) -> None:
-    compared = []
-    honest = bisect_module._same
-    rows = [[_Row(f"{step}") for step in range(64)] for _ in range(2)]
-
-    def counted(first, second):
-        compared.append(first)
-        return honest(first, second)
-
-    monkeypatch.setattr(bisect_module, "_same", counted)
-    for bad in range(1, 65):
-        compared.clear()
-        rows[1] = [_Row(f"{step}{'!' * (step + 1 >= bad)}") for step in range(64)]
-        assert first_apart(rows[0], rows[1]) == bad
-        assert len(compared) <= math.ceil(math.log2(65))
-    assert first_apart(rows[0], rows[0]) is None
-
-
-class _Row:
-    def __init__(self, root: str) -> None:
-        self.state_root = root
-        self.gradient_root = root
+def test_row_that_only_states_another_loss_is_found(cheat, searching, trainers) -> None:
+    found = searching(cheat(trainers.WrongLoss())).search()
+    assert found.first is not None and found.first.result.step == trainers.BAD
+    assert found.first.result.differs == ("loss",)

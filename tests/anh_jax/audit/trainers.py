@@ -23,6 +23,7 @@ import anh_jax.audit.auditor as auditor_module
 import anh_jax.audit.benches as benches_module
 import anh_jax.training.worker as worker_module
 from anh_jax import attested_run
+from anh_jax.audit.replay import kept_copy
 from anh_jax.audit.transcript import Transcript, read_transcript
 from anh_jax.bounds.spread import SpreadEstimator
 from anh_jax.experiment import experiment_yaml, load_experiment
@@ -85,6 +86,32 @@ class LargerRate(Fault):
             after["parameters"],
         )
         return {**after, "parameters": moved}
+
+
+class Detour(Fault):
+    """Leaves the honest states for one step and comes back to them."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+        self._kept: Any = None
+
+    def update(self, before: Any, after: Any, step: int) -> Any:
+        if step == BAD:
+            self._kept = kept_copy(after)
+            moved = jax.tree.map(lambda x: x * np.float32(1.01), after["parameters"])
+            return {**after, "parameters": moved}
+        if step != BAD + 1:
+            return after
+        executor = self._bench.executor
+        outputs = executor.gradient(self._kept, self._bench.batch(step).pieces)
+        return executor.update(self._kept, outputs, executor.scalars(outputs), step)
+
+
+class WrongLoss(Fault):
+    """States a better loss than it had."""
+
+    def gradient(self, outputs: Any, step: int) -> Any:
+        return outputs if step != BAD else {**outputs, "loss": outputs["loss"] * np.float32(0.5)}
 
 
 class NotANumber(Fault):
