@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from attest.envelope import Envelope
 from attest.errors import FormatError, RefusedError
-from attest.log.admission import Admission
+from attest.log.admission import Admission, Candidate
 from attest.log.derivation import damaged_entry, read_record
 from attest.log.placement import Place
 from attest.log.register import LoggedRecord, Register
 from attest.log.sqlite_store import SqliteStore, StoredEntry
+from attest.log.submission import Outcome, Submission
+from attest.rejections import RECORDS
 
 
 class SecondFinalError(RefusedError):
@@ -36,13 +38,13 @@ class Batch:
         self._indices: dict[bytes, int] = {}
         self.admission = Admission(Place(register, self._find, origin, size))
 
-    def add(self, envelope: Envelope) -> int:
+    def add(self, candidate: Candidate) -> int:
         """Judge a record; return the index it has or will have.
 
         Raises:
-            RefusedError: if the log does not take it.
+            RefusedError: if the log does not take it; the batch is then as it was before.
         """
-        candidate = self.admission.inspect(envelope)
+        self.admission.check_signatures(candidate)
         known = self._indices.get(candidate.logged.hash)
         if known is None:
             known = self._store.index_of(candidate.logged.hash)
@@ -55,12 +57,27 @@ class Batch:
         try:
             self.admission.take(candidate)
         except RefusedError as error:
-            raise self._explained(error, envelope, candidate.logged) from None
+            raise self._explained(error, candidate.envelope, candidate.logged) from None
         index = self._size + len(self.entries)
         self.entries.append(StoredEntry(index, candidate.logged.hash, candidate.leaf))
         self._pending[candidate.logged.hash] = candidate.logged
         self._indices[candidate.logged.hash] = index
         return index
+
+    def take(self, submission: Submission) -> Outcome:
+        """Judge the records of one submitter, in order, up to the first that is refused."""
+        # Keys count for who brings them: nobody fills the register with keys that sign nothing.
+        self.admission.introduced.clear()
+        indices: list[int] = []
+        try:
+            self.admission.introduce(submission.keys)
+            for candidate in submission.records:
+                indices.append(self.add(candidate))
+        except RefusedError as error:
+            if error.check not in RECORDS:
+                raise  # the log itself is damaged
+            return Outcome(tuple(indices), error)
+        return Outcome(tuple(indices), None)
 
     def used_keys(self) -> list[bytes]:
         """Return the public keys that signed the new entries."""

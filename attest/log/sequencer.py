@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from attest.envelope import Envelope
 from attest.errors import InputError
 from attest.file_lock import locked
 from attest.keys import ALG_ED25519, PrivateKey, Role, VerifierKey, keyid
+from attest.log.admission import Candidate
 from attest.log.batch import Batch, SecondFinalError
 from attest.log.derivation import check_not_behind, derive
 from attest.log.head_store import HeadStore
@@ -26,6 +27,7 @@ from attest.log.layout import Layout, LogNames
 from attest.log.publisher import Publisher, Signers, no_keys
 from attest.log.register import Register
 from attest.log.sqlite_store import Committed, SqliteStore
+from attest.log.submission import Outcome, Submission
 from attest.merkle import EMPTY_ROOT, leaf_hash, verify_inclusion
 from attest.tiles import TileTree
 from attest.witness import Clock, Witness
@@ -147,16 +149,30 @@ class LocalLog:
             RefusedError: whose `check` is a code of `admission.REFUSALS`.
         """
         with self._exclusive():
-            register, size = self._derived.register.copy(), self._derived.frontier.size
-            batch = Batch(self._store, register, self.origin, size)
+            batch = self._batch()
             batch.admission.introduce(keys)
             try:
-                indices = [batch.add(envelope) for envelope in envelopes]
+                indices = [batch.add(Candidate.of(envelope)) for envelope in envelopes]
             except SecondFinalError as error:
                 self._keep_conflict(error)
                 raise
             self._commit(batch)
             return indices
+
+    def submit(self, submissions: Sequence[Submission]) -> list[Outcome]:
+        """Log what several submitters hand in, in one transaction; return what became of each.
+
+        Of a submission the records before its first refused one are logged; others are not touched
+        by it. What is returned is on the disk.
+        """
+        with self._exclusive():
+            batch = self._batch()
+            outcomes = [batch.take(submission) for submission in submissions]
+            self._commit(batch)
+            for outcome in outcomes:
+                if isinstance(outcome.refusal, SecondFinalError):
+                    self._keep_conflict(outcome.refusal)
+            return outcomes
 
     def checkpoint(self) -> bytes:
         """Sign, have witnessed and publish the head of everything acknowledged; return the note.
@@ -234,6 +250,10 @@ class LocalLog:
         if size > self._publisher.head.size:
             raise InputError(f"log {self.origin} has no signed head of {size}; checkpoint it first")
         return self._publisher.tree()
+
+    def _batch(self) -> Batch:
+        register, size = self._derived.register.copy(), self._derived.frontier.size
+        return Batch(self._store, register, self.origin, size)
 
     def _commit(self, batch: Batch) -> None:
         if not batch.entries:
