@@ -28,6 +28,7 @@ from attest.errors import AttestError
 from attest.log.fsck import fsck
 from attest.log.sequencer import LocalLog
 from attest.policy import load_policy
+from attest.spread_seed import spread_seed
 from attest.statements import Audit, Property
 from attest.tolerances import why_not_counted
 from attest.trust import NumericsDemand, Policy
@@ -141,7 +142,9 @@ def _carry_out(order: _Order, wanted: Wanted, policy: Policy | None) -> Audited:
         source = None
         if wanted.states is not None:
             source = stack.enter_context(open_source(wanted.states, transcript))
-        auditor = stack.enter_context(Auditor(run, transcript, mesh=mesh, source=source))
+        auditor = stack.enter_context(
+            Auditor(run, transcript, mesh=mesh, source=source, seed=_seed(order))
+        )
         findings = _watched(auditor, order.sample.steps, run.root.name)
         own_class = auditor.own_class()
         contract = auditor.materials.contract
@@ -194,6 +197,11 @@ def _carry_out(order: _Order, wanted: Wanted, policy: Policy | None) -> Audited:
         loose=_loose(receipt.audit, contract.numerics, policy),
         evidence=evidence,
     )
+
+
+def _seed(order: _Order) -> int:
+    nonces = {source.keyid: source.nonce for source in order.sample.sources}
+    return spread_seed(order.transcript.final_record, order.who.key.keyid, nonces)
 
 
 def _method(findings: Findings) -> Method:

@@ -43,7 +43,7 @@ class Auditor:
     bits differ and cannot be compared. With a `source` no state that lies in the run directory is
     looked at: all are asked of the source, and a step that it does not show is withheld. `benches`
     are the run's where they are loaded already: many runs of one contract are then audited with
-    programs compiled once.
+    programs compiled once. `seed` is that of the receipt to be signed (`attest.spread_seed`).
     Raises AnhError where the contract's parts are missing or not what the records name.
     """
 
@@ -55,6 +55,7 @@ class Auditor:
         mesh: MeshSizes | None = None,
         source: StateSource | None = None,
         benches: Benches | None = None,
+        seed: int | None = None,
     ) -> None:
         self._transcript = transcript
         self._benches = benches or Benches(read_materials(run), transcript.genesis)
@@ -76,7 +77,7 @@ class Auditor:
         )
         self._first_root = tree_digest(first, step=0, alg=transcript.genesis.alg).root.hex()
         self._unmoved = Unmoved(self.materials, first)
-        self._weighing = Weighing(self._benches, transcript, self._unmoved)
+        self._weighing = Weighing(self._benches, transcript, self._unmoved, seed=seed)
 
     def close(self) -> None:
         """Release the checkpoints' threads."""

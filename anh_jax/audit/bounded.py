@@ -7,7 +7,6 @@ lies outside, is refuted.
 """
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass
 
 from anh_jax.audit.drift import DriftAccumulator
@@ -21,6 +20,7 @@ from anh_jax.digest.host import gradient_digest
 from anh_jax.training.executor import Tree
 from anh_jax.training.state import State
 from attest.canonical import parse_hex_float
+from attest.spread_seed import step_seed
 from attest.statements import Row
 
 
@@ -38,16 +38,6 @@ class Opened:
     exact: bool
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Return the 64-bit seed of a step's spread, from the one that an auditor drew for all steps.
-
-    The first 8 bytes of SHA-256 over `"anh v1 spread" || 0x00 || seed || step`, both 8 bytes, big
-    endian.
-    """
-    data = b"anh v1 spread\x00" + seed.to_bytes(8, "big") + step.to_bytes(8, "big")
-    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
-
-
 def row_numbers(row: Row) -> RowNumbers:
     """Return the numbers of a row as the checks take them."""
     return RowNumbers(
@@ -62,7 +52,7 @@ def row_numbers(row: Row) -> RowNumbers:
 class BoundedJudge:
     """Recomputes opened steps on one mesh and compares within the contract's tolerances.
 
-    `seed` was drawn when every step was committed; `walk` gathers the residuals of all steps.
+    `seed` is the audit's (`attest.spread_seed`); `walk` gathers the residuals of all steps.
     """
 
     def __init__(

@@ -43,7 +43,7 @@ class StepResult:
         repeats: whether the auditor's own replays agreed: `equal`, `different` or `none`.
         gradient_root: the auditor's own, hex; empty where none was computed.
         spread_seed: what rounding was estimated with, 16 hex digits; empty where it was not.
-            Under the results root, so that an auditor cannot look for another one afterwards.
+            Whoever reads the result computes it from the receipt (`attest.audit_results`).
         a, a_row, zeros, a2, b, walk: the largest statistics over their tolerances
             (docs/numerics.md, "Bounded"); None where the check did not run.
     """

@@ -20,16 +20,19 @@ from anh_jax.workbench import MeshSizes, Workbench
 class Weighing:
     """The bounded judges of an audit, one for each mesh.
 
-    `seed` was drawn by this auditor after every step was committed; `walk` holds the residuals of
-    all weighed updates, `drift` those of all weighed gradients.
+    `seed` is what all noise follows from (`attest.spread_seed`); with None it is drawn here, which
+    is for those who sign nothing. `walk` holds the residuals of all weighed updates, `drift` those
+    of all weighed gradients.
     """
 
-    def __init__(self, benches: Benches, transcript: Transcript, unmoved: Unmoved) -> None:
+    def __init__(
+        self, benches: Benches, transcript: Transcript, unmoved: Unmoved, *, seed: int | None
+    ) -> None:
         self._benches = benches
         self._transcript = transcript
         self._unmoved = unmoved
         self._judges: dict[MeshSizes, BoundedJudge] = {}
-        self.seed = secrets.randbits(64)
+        self.seed = secrets.randbits(64) if seed is None else seed
         self.walk = PairwiseCosine()
         self.drift = DriftWatch(benches.materials.contract.numerics.class_)
 

@@ -18,11 +18,14 @@ from launch.verification import (
 )
 
 if TYPE_CHECKING:
+    from attest.memory import Memory
     from attest.opening import Opening
+    from attest.trust import Policy
 
 _PATH = click.Path(path_type=Path)
 _OPENED = b'{"format":"anh opened tile'
 _REFUTATION = b'{"artifact":"'
+_RESULTS = b'{"checks":'
 _STATES = (b'{"attempt":', b'{"key":"')
 
 
@@ -30,7 +33,7 @@ _STATES = (b'{"attempt":', b'{"key":"')
 @click.argument("file", type=_PATH)
 @click.option("--policy", type=_PATH, metavar="P", help="Whom you trust (TOML).")
 @click.option("--artifact", type=_PATH, metavar="DIR", help="The exported weights to compare.")
-@click.option("--proof", type=_PATH, metavar="FILE", help="The run proof an opened tile rests on.")
+@click.option("--proof", type=_PATH, metavar="FILE", help="The run proof that FILE rests on.")
 @click.option("--history", type=_PATH, metavar="FILE", help="Ties the log to an older size of it.")
 @click.option(
     "--log", type=_PATH, metavar="DIR", help="The log itself, to tie it to an older size."
@@ -46,7 +49,7 @@ def command(
     log: Path | None,
     form: Form,
 ) -> int:
-    """Check a run proof or an opening against a policy, or a refutation by itself, offline.
+    """Check a run proof, an opening or audit results against a policy, or a refutation, offline.
 
     The first line says how far the run was checked and by whom; the others say what that is worth
     and what was not checked. The newest checkpoint of the log is remembered in $ANH_HOME/logs, so
@@ -73,13 +76,14 @@ def command(
         raise CommandError("--history and --log: give one of them")
     memory = memory_of(trusted, consistency_source(history=history, log=log))
     if data.startswith(_OPENED):
-        if proof is None:
-            raise CommandError("an opened tile rests on its run's proof: add --proof D/run.proof")
+        proof = _needed(proof, file)
         proof_data = read_file(proof)
         found = verify_proof_file(proof, proof_data, trusted, artifact=artifact, history=memory)
         return _emit_tile(verify_opened_tile(data, proof_data).opening, found, form)
+    if data.startswith(_RESULTS):
+        return _verify_results(data, _needed(proof, file), trusted, memory, form)
     if proof is not None:
-        raise CommandError(f"--proof: {file} is no opened tile; only those rest on a proof")
+        raise CommandError(f"--proof: {file} is no opened tile and no audit results")
     found = verify_proof_file(file, data, trusted, artifact=artifact, history=memory)
     document = found.verdict.to_json() | {"milliseconds": round(found.milliseconds, 3)}
     emit(form, document, _lines(found))
@@ -95,6 +99,40 @@ def _read_proof(file: Path) -> bytes:
         if is_unsigned(file.parent):
             raise CommandError(f"{file}: no such file: {NOTHING_SIGNED}") from None
         raise
+
+
+def _needed(proof: Path | None, file: Path) -> Path:
+    if proof is None:
+        raise CommandError(f"{file}: rests on its run's proof: add --proof D/run.proof")
+    return proof
+
+
+def _verify_results(
+    data: bytes, proof: Path, policy: "Policy", memory: "Memory | None", form: Form
+) -> int:
+    """Check what an audit found, step by step, against its receipt; then the proof it is in."""
+    from attest.audit_results import check_results
+    from attest.proof import parse_proof
+
+    proof_data = read_file(proof)
+    # First: a receipt that refutes the run makes the client refuse the proof.
+    shown = check_results(data, parse_proof(proof_data))
+    found = verify_proof_file(proof, proof_data, policy, artifact=None, history=memory)
+    weighed = sum(result.weighed for result in shown.results)
+    words = f"{len(shown.results):,} results are those of receipt {shown.receipt[:16]}"
+    if weighed:
+        words += f"; {weighed:,} were weighed with the noise of seed {shown.spread_seed}, as due"
+    document = found.verdict.to_json() | {
+        "milliseconds": round(found.milliseconds, 3),
+        "results": {
+            "receipt": shown.receipt,
+            "steps": [result.step for result in shown.results],
+            "weighed": weighed,
+            "spreadSeed": shown.spread_seed,
+        },
+    }
+    emit(form, document, [printable(words), *_lines(found)])
+    return found.verdict.exit_code
 
 
 def _emit_tile(opened: "Opening", found: TimedVerdict, form: Form) -> int:

@@ -13,6 +13,7 @@ from anh_jax.training.executor import Executor
 from attest.envelope import Envelope
 from attest.log import admission
 from attest.log.sequencer import LocalLog
+from attest.spread_seed import step_seed
 from attest.statements import Audit, Final, Property, decode_statement, encode_statement
 from launch.cli import run
 
@@ -174,6 +175,16 @@ def test_audit_on_another_mesh_is_bounded_and_passes_honest(
     (audit,) = [said for said in logged(fresh) if isinstance(said, Audit)]
     assert audit.method == "bounded"
     assert audit.environment["class.mesh"] == "data=2,fsdp=1,tensor=1"
+    rest = ("--proof", fresh / "run.proof", "--policy", fresh / "policy.toml")
+    code, shown = ask("verify", found["resultsFile"], *rest)
+    assert (code, shown["results"]["weighed"]) == (0, len(found["steps"]))
+    # The same auditor, again: the noise follows from his key and the final record.
+    again = ask("audit", fresh, "--mesh", "data=2", "--steps", "3", *who)[1]
+    assert (
+        again["results"][0]["spreadSeed"]
+        == f"{step_seed(int(shown['results']['spreadSeed'], 16), 3):016x}"
+    )
+    assert ask("verify", found["resultsFile"], *rest[2:])[0] == 2
 
 
 def test_damaged_log_is_not_audited(fresh: Path, ask) -> None:
