@@ -5,17 +5,18 @@ Where they do not all fit, those by preferred keys go in first and the last ones
 status beside them lists all, so the client sees that some are missing (`omissions`).
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 from attest.checkpoint import Checkpoint
 from attest.envelope import Envelope
-from attest.errors import FormatError, InputError
+from attest.errors import InputError
 from attest.lineage import MAX_LISTED_ATTEMPTS
 from attest.multiproof import nodes_from_paths
 from attest.note import Note
 from attest.proof import MAX_PROOF_BYTES, ProofRecord, RunProof, encode_proof
+from attest.run_of import run_of
 from attest.statements import (
     Attempt,
     Audit,
@@ -28,7 +29,6 @@ from attest.statements import (
     Segment,
     Status,
     Step,
-    decode_statement,
     predicate_type,
 )
 
@@ -78,6 +78,7 @@ def assemble(
     status_checkpoint: bytes | None = None,
     sizes: Collection[int] = (),
     preferred: Collection[str] = (),
+    among: Iterable[tuple[int, Envelope]] | None = None,
 ) -> RunProof:
     """Assemble the proof of a run (its id, 64 hex digits) under a cosigned checkpoint.
 
@@ -85,14 +86,15 @@ def assemble(
     omissions were not checked. `status_checkpoint` is the cosigned checkpoint at the status's size,
     needed if other records than the status itself were logged after it. `sizes` are those of
     checkpoints that readers remember. `preferred` are the keyids whose records matter most to the
-    readers, should not all fit, and the first to be taken for the contract's author.
+    readers, should not all fit, and the first to be taken for the contract's author. `among` are the
+    records, with their indices, to choose from where somebody knows them; else the whole log is read.
 
     Raises:
         InputError: if the log does not hold the run's contract, genesis and final record.
         FormatError: if an entry or a checkpoint is malformed.
     """
     size = Checkpoint.from_text(Note.from_bytes(checkpoint).text).size
-    found = _scan(log, run, size)
+    found = _scan(enumerate(log.entries(0, size)) if among is None else among, run)
     records, others = _own(log, found, run, preferred)
     status = _newest(found.statuses, [*records, *others])
     shown = {s for s in sizes if 0 < s < size}
@@ -164,9 +166,9 @@ def _ranked(others: list[ProofRecord], preferred: frozenset[str]) -> list[ProofR
     )
 
 
-def _scan(log: LogReader, run: str, size: int) -> _Found:
+def _scan(entries: Iterable[tuple[int, Envelope]], run: str) -> _Found:
     found = _Found()
-    for record in _records(log, size):
+    for record in _records(entries):
         statement = record.statement
         if isinstance(statement, ContractStatement):
             found.contracts.append(record)
@@ -179,8 +181,8 @@ def _scan(log: LogReader, run: str, size: int) -> _Found:
     return found
 
 
-def _records(log: LogReader, size: int) -> Iterator[ProofRecord]:
-    for index, envelope in enumerate(log.entries(0, size)):
+def _records(entries: Iterable[tuple[int, Envelope]]) -> Iterator[ProofRecord]:
+    for index, envelope in entries:
         payload = envelope.payload
         if not payload.startswith(_BULK, payload.rfind(_TYPE)):
             yield ProofRecord.read(index, envelope)
@@ -229,26 +231,7 @@ def _concerns(record: ProofRecord, run: str, contract_id: str, final: ProofRecor
 
 
 def _is_about(conflict: Conflict, run: str) -> bool:
-    return any(_run_of(envelope) == run for envelope in (conflict.first, conflict.second))
-
-
-def _run_of(envelope: Envelope) -> str | None:
-    """Return the run that a record is of, as monitors see it."""
-    try:
-        statement = decode_statement(envelope.payload)
-    except FormatError:
-        return None  # a reporter may show anything; what is no statement is of no run
-    match statement:
-        case Genesis():
-            return envelope.record_hash().hex()
-        case Step(row=row):
-            return row.run
-        case Attempt() | Segment() | Final() | Audit() | Property():
-            return statement.run
-        case Intent(about="run", target=target):
-            return target
-        case _:
-            return None
+    return any(run_of(envelope) == run for envelope in (conflict.first, conflict.second))
 
 
 def _resumed(log: LogReader, attempts: list[ProofRecord]) -> list[ProofRecord]:

@@ -12,11 +12,13 @@ from attest.log.admission import Candidate
 class Submission:
     """Hold records in the order in which they are to be logged.
 
-    `keys` are public keys of signers whom their statements name by keyid only.
+    `keys` are public keys of signers whom their statements name by keyid only. `then` is why what
+    follows the last record could not even be read, None where nothing follows.
     """
 
     records: tuple[Candidate, ...]
     keys: tuple[bytes, ...] = ()
+    then: RefusedError | None = None
 
 
 @dataclass(frozen=True, slots=True)
