@@ -86,8 +86,8 @@ def assemble(
     omissions were not checked. `status_checkpoint` is the cosigned checkpoint at the status's size,
     needed if other records than the status itself were logged after it. `sizes` are those of
     checkpoints that readers remember. `preferred` are the keyids whose records matter most to the
-    readers, should not all fit, and the first to be taken for the contract's author. `among` are the
-    records, with their indices, to choose from where somebody knows them; else the whole log is read.
+    readers, should not all fit, and the first to be taken for the contract's author. `among` are
+    the records to choose from, by index, where somebody knows them; else the whole log is read.
 
     Raises:
         InputError: if the log does not hold the run's contract, genesis and final record.

@@ -77,7 +77,7 @@ class Batch:
             if error.check not in RECORDS:
                 raise  # the log itself is damaged
             return Outcome(tuple(indices), error)
-        return Outcome(tuple(indices), None)
+        return Outcome(tuple(indices), submission.then)
 
     def used_keys(self) -> list[bytes]:
         """Return the public keys that signed the new entries."""
