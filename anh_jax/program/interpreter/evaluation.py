@@ -96,16 +96,16 @@ class Evaluation:
         """Return an evaluation that shows nothing to anybody."""
         return replace(self, around=None, recorder=None)
 
-    def silent(self) -> Evaluation:
-        """Return an evaluation that shows operators to the hook and records none."""
-        return replace(self, recorder=None)
+    def recording(self, recorder: Recorder | None) -> Evaluation:
+        """Return an evaluation that shows operators to the hook, and records there or nowhere."""
+        return replace(self, recorder=recorder)
 
     def _operation(
         self, block: Block, operation: Operation, values: Mapping[int, Any], place: Place
     ) -> Values:
         inputs = tuple(values[number] for number in operation.inputs)
         if (structure := self._structure(operation)) is not None:
-            return structure(self, operation, inputs, values, place)
+            return structure(Site(self, operation, inputs, values, place))
         known = evaluate_on_host(operation, inputs)
         if known is not None:
             return (known,)
@@ -137,7 +137,7 @@ class Evaluation:
         if self.recorder is not None:
             self.recorder.keep(place.name, place.iterations, outputs)
 
-    def _structure(self, operation: Operation) -> Callable[..., Values] | None:
+    def _structure(self, operation: Operation) -> Callable[[Site], Values] | None:
         unknown = operation.name not in self.rules.composites
         name = COMPOSITE if operation.is_composite and unknown else operation.name
         return self.rules.structures.get(name)
@@ -165,6 +165,24 @@ class Evaluation:
             f"program {self.program.name}: operator {operation.name} at {place.name} evaluates to"
             f" {found}, the program declares {declared}; a hook must keep shapes and dtypes"
         )
+
+
+@dataclass(frozen=True)
+class Site:
+    """Hold an operator that evaluates further ones, and what is around it.
+
+    Attributes:
+        evaluation: how the program is evaluated here.
+        operation, inputs: the operator and its operands.
+        values: the values of its block so far, by number, which its regions may use.
+        place: where it stands.
+    """
+
+    evaluation: Evaluation
+    operation: Operation
+    inputs: Values
+    values: Mapping[int, Any]
+    place: Place
 
 
 # Apart from where it is used: a function made anew for each operator costs more than most do.

@@ -7,8 +7,8 @@ the body returns unchanged stay outside, so that sizes among them stay known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,9 +18,8 @@ from jax.core import Tracer
 from numpy.typing import NDArray
 
 from anh_jax.errors import ProgramError
-from anh_jax.program.interpreter.evaluation import Evaluation, Place
-from anh_jax.program.interpreter.operations import Block, Operation
-from anh_jax.program.interpreter.recording import Recorder
+from anh_jax.program.interpreter.evaluation import Evaluation, Site
+from anh_jax.program.interpreter.operations import Block
 from anh_jax.program.interpreter.scope import Values
 
 
@@ -38,22 +37,17 @@ class _Loop:
     """Hold a loop that is being evaluated.
 
     Attributes:
-        start: all carried values before the loop.
+        site: the `while` operator; its operands are all carried values before the loop.
         carried: positions of those that change, the counter of a counted loop left out.
     """
 
-    evaluation: Evaluation
-    condition: Block
-    body: Block
-    start: Values
-    values: Mapping[int, Any]
-    place: Place
+    site: Site
     counter: _Counter | None
     carried: tuple[int, ...]
 
     def arguments(self, carry: Values, count: Any) -> Values:
         """Return all of the body's arguments from those that change."""
-        full = list(self.start)
+        full = list(self.site.inputs)
         for position, value in zip(self.carried, carry, strict=True):
             full[position] = value
         if self.counter is not None:
@@ -62,40 +56,33 @@ class _Loop:
 
     def step(self, evaluation: Evaluation, arguments: Values, iteration: Any) -> Values:
         """Run the body once; return what changes."""
-        place = self.place.inside(".do[*]", iteration)
-        outputs = evaluation.block(self.body, arguments, _captured(self.body, self.values), place)
+        _, body = self.site.operation.regions
+        place = self.site.place.inside(".do[*]", iteration)
+        outputs = evaluation.block(body, arguments, body.captured(self.site.values), place)
         return tuple(jnp.asarray(outputs[position]) for position in self.carried)
 
     def holds(self, arguments: Values) -> Any:
         """Return whether the loop goes on; its condition is shown to nobody."""
-        place = self.place.inside(".while")
-        around = _captured(self.condition, self.values)
-        (goes_on,) = self.evaluation.quiet().block(self.condition, arguments, around, place)
+        condition, _ = self.site.operation.regions
+        around = condition.captured(self.site.values)
+        place = self.site.place.inside(".while")
+        (goes_on,) = self.site.evaluation.quiet().block(condition, arguments, around, place)
         return goes_on
 
     @property
     def first(self) -> Values:
         """Return the values that change, before the loop."""
-        return tuple(jnp.asarray(self.start[position]) for position in self.carried)
+        return tuple(jnp.asarray(self.site.inputs[position]) for position in self.carried)
 
 
-def evaluate_while(
-    evaluation: Evaluation,
-    operation: Operation,
-    inputs: Values,
-    values: Mapping[int, Any],
-    place: Place,
-) -> Values:
+def evaluate_while(site: Site) -> Values:
     """Evaluate a `stablehlo.while`."""
-    condition, body = operation.regions
+    _, body = site.operation.regions
     fixed = {i for i, x in enumerate(body.results) if x == body.arguments[i]}
-    counter = _counted(condition, body, inputs, values, fixed)
-    if evaluation.loops == "while":
-        counter = None
-    moving = set(range(len(inputs))) - fixed - ({counter.position} if counter else set[int]())
-    carried = tuple(sorted(moving))
-    loop = _Loop(evaluation, condition, body, inputs, values, place, counter, carried)
-    if evaluation.loops == "python":
+    counter = None if site.evaluation.loops == "while" else _counted(site, fixed)
+    moving = set(range(len(site.inputs))) - fixed - ({counter.position} if counter else set[int]())
+    loop = _Loop(site, counter, tuple(sorted(moving)))
+    if site.evaluation.loops == "python":
         outputs = _run_by_python(loop)
     else:
         outputs = _run_while(loop) if counter is None else _run_scan(loop, counter)
@@ -104,8 +91,8 @@ def evaluate_while(
 
 
 def _run_scan(loop: _Loop, counter: _Counter) -> Values:
-    recorder = loop.evaluation.recorder
-    inner = recorder
+    evaluation = loop.site.evaluation
+    inner = recorder = evaluation.recorder
     count = len(counter.values)
     if count == 0:
         return loop.first
@@ -114,8 +101,7 @@ def _run_scan(loop: _Loop, counter: _Counter) -> Values:
         nonlocal inner
         iteration, value = at
         inner = None if recorder is None else recorder.inner()
-        evaluation = _recording(loop.evaluation, inner)
-        outputs = loop.step(evaluation, loop.arguments(carry, value), iteration)
+        outputs = loop.step(evaluation.recording(inner), loop.arguments(carry, value), iteration)
         return outputs, () if inner is None else tuple(inner.values)
 
     each = (np.arange(count, dtype=np.uint32), counter.values)
@@ -126,50 +112,48 @@ def _run_scan(loop: _Loop, counter: _Counter) -> Values:
 
 
 def _run_while(loop: _Loop) -> Values:
-    evaluation = loop.evaluation.silent()
+    evaluation = loop.site.evaluation
 
     def goes_on(carry: tuple[Any, Values]) -> Any:
         return jnp.asarray(loop.holds(loop.arguments(carry[1], None)))
 
     def body(carry: tuple[Any, Values]) -> tuple[Any, Values]:
         iteration, values = carry
-        after = loop.step(evaluation, loop.arguments(values, None), iteration)
+        after = loop.step(evaluation.recording(None), loop.arguments(values, None), iteration)
         return iteration + jnp.uint32(1), after
 
     _, outputs = lax.while_loop(goes_on, body, (jnp.uint32(0), loop.first))
-    loop.evaluation.keep(loop.place, outputs)
+    evaluation.keep(loop.site.place, outputs)
     return outputs
 
 
 def _run_by_python(loop: _Loop) -> Values:
-    carry = loop.first
+    evaluation, carry = loop.site.evaluation, loop.first
     if loop.counter is not None:
         for iteration, value in enumerate(loop.counter.values):
             # An array, as in a scan: what depends on the counter is shown in both.
-            arguments = loop.arguments(carry, jnp.asarray(value))
-            carry = loop.step(loop.evaluation, arguments, iteration)
+            carry = loop.step(evaluation, loop.arguments(carry, jnp.asarray(value)), iteration)
         return carry
     iteration = 0
-    while _concrete(loop, loop.holds(loop.arguments(carry, None))):
-        carry = loop.step(loop.evaluation, loop.arguments(carry, None), iteration)
+    while _concrete(loop.site, loop.holds(loop.arguments(carry, None))):
+        carry = loop.step(evaluation, loop.arguments(carry, None), iteration)
         iteration += 1
     return carry
 
 
-def _concrete(loop: _Loop, goes_on: Any) -> bool:
+def _concrete(site: Site, goes_on: Any) -> bool:
     if isinstance(goes_on, Tracer):
         raise ProgramError(
-            f"program {loop.evaluation.program.name}: how often the loop at {loop.place.name} runs"
+            f"program {site.evaluation.program.name}: how often the loop at {site.place.name} runs"
             " depends on the arguments' values, so Python cannot run it while jax traces;"
             " use loops='while'"
         )
     return bool(goes_on)
 
 
-def _counted(
-    condition: Block, body: Block, start: Values, values: Mapping[int, Any], fixed: set[int]
-) -> _Counter | None:
+def _counted(site: Site, fixed: set[int]) -> _Counter | None:
     """Return the counter, if the loop's condition and body show how often it runs."""
+    condition, body = site.operation.regions
     if len(condition.results) != 1:
         return None
     compared = condition.producer(condition.results[0])
@@ -179,10 +163,10 @@ def _counted(
     if compared.attributes["comparison_direction"] != "LT" or counter not in condition.arguments:
         return None
     position = condition.arguments.index(counter)
-    known = _known(start, values, fixed)
+    known = _known(site, fixed)
     last = known(condition, limit)
     step = _step(body, position, known)
-    first = start[position]
+    first = site.inputs[position]
     if last is None or step is None or not isinstance(first, np.ndarray) or step <= 0:
         return None
     numbers = range(int(first), int(last), int(step))
@@ -205,15 +189,13 @@ def _step(body: Block, position: int, known: Callable[[Block, int], Any]) -> Any
     return known(body, others[0]) if len(others) == 1 else None
 
 
-def _known(
-    start: Values, values: Mapping[int, Any], fixed: set[int]
-) -> Callable[[Block, int], Any]:
+def _known(site: Site, fixed: set[int]) -> Callable[[Block, int], Any]:
     """Return a function that gives an integer known on the host, None for any other value."""
 
     def known(block: Block, number: int) -> Any:
-        found: Any = values.get(number) if number in block.captures else None
+        found: Any = site.values.get(number) if number in block.captures else None
         if number in block.arguments and block.arguments.index(number) in fixed:
-            found = start[block.arguments.index(number)]
+            found = site.inputs[block.arguments.index(number)]
         operation = block.producer(number)
         if operation is not None and operation.name == "stablehlo.constant":
             found = operation.attributes["value"]
@@ -221,11 +203,3 @@ def _known(
         return found if integer else None
 
     return known
-
-
-def _recording(evaluation: Evaluation, recorder: Recorder | None) -> Evaluation:
-    return replace(evaluation, recorder=recorder)
-
-
-def _captured(block: Block, values: Mapping[int, Any]) -> dict[int, Any]:
-    return {number: values[number] for number in block.captures}

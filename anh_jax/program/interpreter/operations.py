@@ -80,6 +80,10 @@ class Block:
     captures: tuple[int, ...]
     releases: tuple[tuple[int, ...], ...]
 
+    def captured(self, values: Mapping[int, Any]) -> dict[int, Any]:
+        """Return those of the values around the block that it uses, by number."""
+        return {number: values[number] for number in self.captures}
+
     def producer(self, value: int) -> Operation | None:
         """Return the operation of this block that gives a value, None for an argument."""
         return next((x for x in self.operations if value in x.outputs), None)

@@ -39,7 +39,7 @@ class Scope:
     def region(self, index: int = 0) -> Callable[..., Values]:
         """Return the region as a function of its arguments."""
         block = self.operation.regions[index]
-        around = {n: self.values[n] for n in block.captures}
+        around = block.captured(self.values)
         return lambda *inputs: self.run(block, inputs, around)
 
     def host(self, value: Any, what: str) -> tuple[int, ...]:
@@ -70,9 +70,9 @@ class Rules:
     Attributes:
         operators: rules given a scope and the operands.
         composites: likewise, for composites that are not evaluated by their decomposition.
-        structures: what evaluates further operators, given the evaluation and the place.
+        structures: what evaluates further operators, given a `Site` of `evaluation.py`.
     """
 
     operators: Mapping[str, Rule]
     composites: Mapping[str, Rule]
-    structures: Mapping[str, Callable[..., Values]]
+    structures: Mapping[str, Callable[[Any], Values]]
