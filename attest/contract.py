@@ -180,7 +180,7 @@ class Numerics:
             a2_excess=cast(Excess, self.a2_excess),
             a2_exempt=self.a2_exempt,
             local_zeros=cast(LocalZeros, self.local_zeros),
-            basis="declared" if usual is None else usual.basis,
+            measured=frozenset() if usual is None else usual.measured,
         )
 
 

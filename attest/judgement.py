@@ -11,7 +11,7 @@ from attest.receipts import AuditReading, Receipts
 from attest.sample import miss_probability, single_escape
 from attest.signers import Uncounted
 from attest.statements import Audit
-from attest.tolerances import why_not_counted
+from attest.tolerances import backends, why_not_counted
 from attest.trust import KeyEntry, Policy, PropertyDemand
 from attest.verdict import AuditLine, Coverage, Verdict
 
@@ -40,10 +40,8 @@ class Findings:
 def judge(found: Findings, policy: Policy) -> Verdict:
     """Weigh what was found under a policy."""
     lineage, head = found.lineage, found.proven.head
-    lines = tuple(
-        _line(reading, found, policy)
-        for reading in sorted(found.receipts.audits, key=lambda r: r.record.index)
-    )
+    audits = sorted(found.receipts.audits, key=lambda r: r.record.index)
+    lines = tuple(_line(reading, found, policy) for reading in audits)
     counting = [line for line in lines if not line.shortfall]
     reproducers = _reproducers(found, policy)
     level = _level(found, policy, counting, reproducers)
@@ -152,7 +150,9 @@ def _loose(audit: Audit, found: Findings, policy: Policy) -> str:
     """Say why a contract's tolerances let a bounded audit accept anything; "" if they do not."""
     if audit.method == "exact":
         return ""
-    return why_not_counted(found.lineage.contract.numerics, policy.numerics)
+    told = found.lineage
+    pairs = backends(audit, [r.statement for r in (told.genesis, *told.attempts)])
+    return why_not_counted(told.contract.numerics, policy.numerics, pairs)
 
 
 def _own(found: Findings, policy: Policy) -> frozenset[str]:

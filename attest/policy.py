@@ -32,6 +32,7 @@
     min_k = 459
     bad_fraction = 0.01
     caps = { c = 4.0, cRow = 10.0 }
+    unmeasured = ["tf32"]        # bounded audits count though nobody measured honest replays
 
     [require]
     level = "sampled"
@@ -115,7 +116,7 @@ def parse_policy(text: str) -> Policy:
         contracts=tuple(_digest(accept, "contracts", v) for v in accept.texts("contracts")),
         runs=tuple(_digest(accept, "runs", v) for v in accept.texts("runs")),
         sources=tuple(_source(sample, value, keys) for value in sample.texts("sources")),
-        numerics=_numerics(top.table("numerics", ("classes", "min_k", "bad_fraction", "caps"))),
+        numerics=_numerics(top.table("numerics", _NUMERICS_FIELDS)),
         max_status_age=top.integer("max_status_age", DEFAULT_STATUS_AGE),
         require=_require(top.table("require", ("level", "properties"))),
     )
@@ -168,6 +169,7 @@ def self_policy(
 
 # --- reading ---
 
+_NUMERICS_FIELDS = ("classes", "min_k", "bad_fraction", "caps", "unmeasured")
 _KEY_FIELDS = ("role", "public", "operator", "from_index", "to_index")
 
 
@@ -197,6 +199,7 @@ def _numerics(table: Table) -> NumericsDemand:
         min_k=table.integer("min_k", default.min_k),
         bad_fraction=table.number("bad_fraction", default.bad_fraction),
         caps=tuple((name, caps.number(name)) for name in CAP_FIELDS if caps.has(name)),
+        unmeasured=table.texts("unmeasured"),
     )
 
 
@@ -264,6 +267,8 @@ def _numerics_lines(numerics: NumericsDemand) -> list[str]:
     if numerics.caps:
         caps = ", ".join(f"{name} = {value!r}" for name, value in numerics.caps)
         lines += [f"caps = {{ {caps} }}"]
+    if numerics.unmeasured:
+        lines += [f"unmeasured = {_list(numerics.unmeasured)}"]
     return lines
 
 

@@ -83,7 +83,8 @@ class NumericsDemand:
     """Bound what an audit may accept: numerics classes, least k, largest tolerances.
 
     A cap also allows what it bounds: a bounded audit under looser constants than the usual ones of
-    its class counts only where each of them has a cap (`attest.tolerances`).
+    its class counts only where each of them has a cap (`attest.tolerances`). `unmeasured` names
+    classes whose bounded audits count between backends that nobody has measured them on too.
     `bad_fraction` is the f of the printed miss probability; an empty `classes` accepts any.
     """
 
@@ -91,6 +92,7 @@ class NumericsDemand:
     min_k: int = 1
     bad_fraction: float = 0.01
     caps: tuple[tuple[str, float], ...] = ()
+    unmeasured: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

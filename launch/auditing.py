@@ -30,7 +30,7 @@ from attest.log.sequencer import LocalLog
 from attest.policy import load_policy
 from attest.spread_seed import spread_seed
 from attest.statements import Audit, Property
-from attest.tolerances import why_not_counted
+from attest.tolerances import backends, why_not_counted
 from attest.trust import NumericsDemand, Policy
 from launch.announcement import begun_run, publishes
 from launch.audit_sources import find_sources, operators_of
@@ -194,7 +194,7 @@ def _carry_out(order: _Order, wanted: Wanted, policy: Policy | None) -> Audited:
         proof=proof,
         client="" if proof is None else _client(run, proof, policy),
         artifact=_odd_artifact(run, transcript),
-        loose=_loose(receipt.audit, contract.numerics, policy),
+        loose=_loose(receipt.audit, transcript, contract.numerics, policy),
         evidence=evidence,
     )
 
@@ -210,9 +210,12 @@ def _method(findings: Findings) -> Method:
     return "bounded" if weighed else "exact"
 
 
-def _loose(audit: Audit, numerics: Numerics, policy: Policy | None) -> str:
+def _loose(audit: Audit, transcript: Transcript, numerics: Numerics, policy: Policy | None) -> str:
+    if audit.method == "exact":
+        return ""
     demand = NumericsDemand() if policy is None else policy.numerics
-    return why_not_counted(numerics, demand) if audit.method == "bounded" else ""
+    pairs = backends(audit, (transcript.genesis, *transcript.attempts.values()))
+    return why_not_counted(numerics, demand, pairs)
 
 
 def _watched(auditor: Auditor, steps: Sequence[int], title: str) -> Findings:

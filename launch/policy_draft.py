@@ -9,8 +9,17 @@ from pathlib import Path
 from attest.errors import AttestError, FormatError
 from attest.keys import ALG_COSIGNATURE, ALG_ED25519, Role, VerifierKey, check_public_key
 from attest.level import Level
+from attest.numerics_class import CLASSES
 from attest.policy import load_policy
-from attest.trust import KeyEntry, LogEntry, Policy, PropertyDemand, Requirement, WitnessEntry
+from attest.trust import (
+    KeyEntry,
+    LogEntry,
+    NumericsDemand,
+    Policy,
+    PropertyDemand,
+    Requirement,
+    WitnessEntry,
+)
 from launch.errors import CommandError
 from launch.key_home import find_key, locate
 
@@ -35,6 +44,7 @@ class Draft:
     contracts: Sequence[str] = ()
     level: str | None = None
     properties: Sequence[str] = field(default=())
+    unmeasured: Sequence[str] = ()
 
 
 def build(draft: Draft) -> Policy:
@@ -56,6 +66,7 @@ def build(draft: Draft) -> Policy:
         contracts=tuple(draft.contracts) or (() if base is None else base.contracts),
         runs=() if base is None else base.runs,
         sources=() if base is None else base.sources,
+        numerics=_numerics(draft, base),
         require=_requirement(draft, base),
     )
 
@@ -131,6 +142,15 @@ def _requirement(draft: Draft, base: Policy | None) -> Requirement:
     return required
 
 
+def _numerics(draft: Draft, base: Policy | None) -> NumericsDemand:
+    numerics = NumericsDemand() if base is None else base.numerics
+    if unknown := [name for name in draft.unmeasured if name not in CLASSES]:
+        raise CommandError(f"--unmeasured {unknown[0]}: the classes are {', '.join(CLASSES)}")
+    if draft.unmeasured:
+        numerics = dataclasses.replace(numerics, unmeasured=tuple(draft.unmeasured))
+    return numerics
+
+
 def _demand(text: str) -> PropertyDemand:
     name, separator, count = text.partition("=")
     if not name or (separator and not count.isdecimal()):
@@ -176,6 +196,9 @@ def shortcomings(policy: Policy) -> list[str]:
         found.append("any contract of a named author is accepted (no [accept] table)")
     if not policy.numerics.caps:
         found.append("no caps on tolerances: the contract's own are taken as they are")
+    if policy.numerics.unmeasured:
+        names = ", ".join(policy.numerics.unmeasured)
+        found.append(f"bounded audits count where nobody measured the tolerances: {names}")
     return found
 
 

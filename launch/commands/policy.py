@@ -45,6 +45,8 @@ def _key_options(function: Any) -> Any:
 @click.option("--level", type=click.Choice(_LEVELS), help="The level that a run must reach.")
 @click.option("--property", "demands", multiple=True, metavar="NAME[=OPERATORS]",
               help="Require this property, judged by so many foreign operators.")  # fmt: skip
+@click.option("--unmeasured", multiple=True, metavar="CLASS",
+              help="Let bounded audits of this class count unmeasured.")  # fmt: skip
 @json_option
 def new(*, file: Path, form: Form, **said: Any) -> None:
     """Write a new policy to FILE; one that exists is never replaced."""
@@ -62,6 +64,7 @@ def new(*, file: Path, form: Form, **said: Any) -> None:
             contracts=said["contract"],
             level=said["level"],
             properties=said["demands"],
+            unmeasured=said["unmeasured"],
         )
     )
     trouble = problem(policy)

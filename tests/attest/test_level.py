@@ -45,7 +45,11 @@ def test_witnesses_of_the_trainer_do_not_count(tale: ModuleType) -> None:
 
 
 WITHIN = Worst(*["0x1.0000000000000p-2"] * 6)
-BOUNDED: dict[str, Any] = {"method": "bounded", "worst": WITHIN}
+BOUNDED: dict[str, Any] = {
+    "method": "bounded",
+    "worst": WITHIN,
+    "environment": {"class.backend": "cpu"},
+}
 
 SHORT: dict[str, tuple[dict[str, Any], str]] = {
     "bounded, walk not checked": (

@@ -10,7 +10,11 @@ from attest.level import Level
 from attest.statements import Counts, Worst
 from attest.trust import Policy, PropertyDemand, Requirement
 
-BOUNDED = {"method": "bounded", "worst": Worst(*["0x1.0000000000000p-2"] * 6)}
+BOUNDED = {
+    "method": "bounded",
+    "worst": Worst(*["0x1.0000000000000p-2"] * 6),
+    "environment": {"class.backend": "cpu"},
+}
 
 
 def policy(tale: ModuleType, operator: str) -> Policy:

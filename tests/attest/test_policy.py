@@ -19,7 +19,9 @@ def test_policy_comes_back_from_its_text(tale: ModuleType) -> None:
         contracts=("a" * 64,),
         runs=("b" * 64, "c" * 64),
         sources=(tale.key("acme").keyid, tale.key("globex").keyid),
-        numerics=NumericsDemand(("f32", "bf16"), 459, 0.015, (("c", 4.0), ("a2Cold", 0.1))),
+        numerics=NumericsDemand(
+            ("f32", "bf16"), 459, 0.015, (("c", 4.0), ("a2Cold", 0.1)), ("tf32",)
+        ),
         max_status_age=3600,
         require=Requirement(Level.REPRODUCED, (PropertyDemand("accuracy", 2),)),
     )

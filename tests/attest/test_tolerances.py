@@ -13,7 +13,11 @@ from attest.statements import Worst
 from attest.trust import CAP_FIELDS, NumericsDemand
 
 F32 = CLASSES["f32"]
-BOUNDED = {"method": "bounded", "worst": Worst(*["0x1.0000000000000p-2"] * 6)}
+BOUNDED = {
+    "method": "bounded",
+    "worst": Worst(*["0x1.0000000000000p-2"] * 6),
+    "environment": {"class.backend": "cpu"},
+}
 
 
 def audited(tale: ModuleType, numerics: Numerics, **changes: Any) -> Any:
@@ -35,7 +39,7 @@ def demand(tale: ModuleType, caps: dict[str, float] | None = None, *classes: str
 
 
 def test_bounded_audit_under_the_usual_tolerances_makes_a_run_sampled(tale: ModuleType) -> None:
-    for rules in CLASSES.values():
+    for rules in (rules for rules in CLASSES.values() if rules.measured):
         verdict = audited(tale, Numerics.of(rules)).verify(policy=demand(tale))
         assert (verdict.level, verdict.audits[0].shortfall) == (Level.SAMPLED, "")
     tighter = Numerics.of(replace(F32, c=1.0, cap=1e-6))
@@ -101,6 +105,57 @@ def test_unknown_class_counts_only_where_the_policy_names_and_caps_it(tale: Modu
     assert story.verify(policy=demand(tale, caps, "mine")).level is Level.SAMPLED
     del caps["c"]
     assert story.verify(policy=demand(tale, caps, "mine")).level is Level.WITNESSED
+
+
+def allowing(tale: ModuleType, *classes: str) -> Any:
+    return tale.policy(numerics=NumericsDemand(unmeasured=classes))
+
+
+@pytest.mark.parametrize("name", ["tf32", "bf16x3"])
+def test_class_that_nobody_measured_counts_only_where_the_policy_names_it(
+    tale: ModuleType, name: str
+) -> None:
+    numerics = Numerics.of(CLASSES[name])
+    story = audited(tale, numerics)
+    verdict = story.verify(policy=demand(tale, None, name))
+    assert verdict.level is Level.WITNESSED
+    words = f"tolerances of {name} were not measured between cpu/cpu"
+    assert verdict.audits[0].shortfall == words and f"({words}: no sample)" in verdict.text()
+    assert story.verify(policy=allowing(tale, name)).level is Level.SAMPLED
+    assert story.verify(policy=allowing(tale, "f32")).level is Level.WITNESSED
+    # Bits are bits.
+    exact = audited(tale, numerics, method="exact", worst=Worst(*[None] * 6))
+    assert exact.verify(policy=demand(tale)).level is Level.SAMPLED
+
+
+@pytest.mark.parametrize(
+    ("own", "pair"), [({"class.backend": "gpu"}, "cpu/gpu"), ({}, "cpu/unstated")]
+)
+def test_class_counts_between_backends_on_which_it_was_measured(
+    tale: ModuleType, own: dict[str, str], pair: str
+) -> None:
+    story = audited(tale, Numerics.of(F32), environment=own)
+    verdict = story.verify(policy=demand(tale))
+    assert verdict.audits[0].shortfall == f"tolerances of f32 were not measured between {pair}"
+    assert story.verify(policy=allowing(tale, "f32")).level is Level.SAMPLED
+
+
+def test_every_attempt_says_where_it_trained(tale: ModuleType) -> None:
+    story = tale.Story()
+    story.open()
+    story.tell_attempt(number=2, environment={"class.backend": "tpu"})
+    story.tell_intent("acme")
+    story.tell_final()
+    story.tell_audit("acme", **BOUNDED)
+    story.tell_status()
+    words = story.verify(policy=demand(tale)).audits[0].shortfall
+    assert words == "tolerances of f32 were not measured between cpu/tpu"
+
+
+def test_whoever_names_and_caps_an_unknown_class_relies_on_no_measurement(tale: ModuleType) -> None:
+    story = audited(tale, Numerics.of(replace(F32, name="mine")), environment={})
+    caps: dict[str, float] = dict.fromkeys(CAP_FIELDS, 1e9)
+    assert story.verify(policy=demand(tale, caps, "mine")).level is Level.SAMPLED
 
 
 @pytest.mark.parametrize(("kind", "level"), [("bounded", Level.SAMPLED),

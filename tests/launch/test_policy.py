@@ -93,6 +93,7 @@ def test_existing_policy_is_never_replaced(
         ([*BASE, "--witness", f"{WITNESSES[0]}=w", "--property", "a=x"], "NAME=OPERATORS"),
         ([*BASE, "--witness", f"{WITNESSES[0]}=w", "--level", "sampled"], "at most witnessed"),
         ([*BASE, "--witness", f"{WITNESSES[0]}=w", "--level", "great"], "--level"),
+        ([*BASE, "--witness", f"{WITNESSES[0]}=w", "--unmeasured", "f31"], "the classes are f32"),
         (["--like", "nowhere.toml"], "nowhere.toml"),
     ],
 )
@@ -114,6 +115,23 @@ def test_show_says_how_far_a_run_can_come(finished, capsys: pytest.CaptureFixtur
     shown = json.loads(capsys.readouterr().out)
     assert shown["highestLevel"] == "logged"
     assert any("integrity, not honesty" in note for note in shown["notes"])
+
+
+def test_unmeasured_class_is_allowed_by_name_and_said_to_be(
+    finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first.toml", tmp_path / "second.toml"
+    own = str(finished.root / "policy.toml")
+    assert run(["policy", "new", str(first), "--like", own, "--unmeasured", "tf32"]) == 0
+    # Whoever starts from a policy keeps what it says of numerics.
+    assert run(["policy", "new", str(second), "--like", str(first)]) == 0
+    assert load_policy(second).numerics.unmeasured == ("tf32",)
+    capsys.readouterr()
+    assert run(["policy", "check", str(second)]) == 0
+    words = "bounded audits count where nobody measured the tolerances: tf32"
+    assert words in capsys.readouterr().out
+    assert run(["policy", "show", own]) == 0
+    assert words not in capsys.readouterr().out
 
 
 def test_check_passes_a_policy_that_can_be_met(
