@@ -1,20 +1,32 @@
-"""Announces an audit while the run goes on: an intent that commits to a nonce."""
+"""Announces an audit while the run goes on: an intent that commits to a nonce.
 
+A loop of one's own signs files and logs nothing before it is over; what it has signed so far is
+then logged first, as the commands would after its end, so that the intent has a run to be about.
+"""
+
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from anh_jax.attested_run import genesis_of, run_id
 from anh_jax.audit.receipt import new_nonce
 from anh_jax.run_directory import RunDirectory
+from attest.errors import InputError
+from attest.file_lock import locked
 from attest.log.sequencer import LocalLog
+from attest.log.shipper import Shipper
 from attest.sample import commitment
 from attest.statements import Intent
 from launch.auditor_home import keep_nonce
 from launch.auditor_name import Asked, auditor_name, read_policy
 from launch.commands.log import log_folder
+from launch.driver import run_log
 from launch.errors import CommandError
 from launch.logged_run import read_announced
 from launch.unsigned_run import NOTHING_SIGNED, is_unsigned
+
+# A second auditor who announces meanwhile is done in less; a driver holds the run for its life.
+_PATIENCE = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +46,14 @@ def announce(directory: Path, asked: Asked) -> Announcement:
     """
     run = begun_run(directory)
     who = auditor_name(directory, asked, read_policy(asked), genesis_of(run).trainer)
+    _log_beginning(run)
     with LocalLog.open(log_folder(directory)) as log:
         announced = read_announced(log, run_id(run))
         first = announced.first_by(who.key.keyid)
         if first is not None:
             return Announcement(first.index, first.record, who.operator, None)
         if announced.final_index is not None or run.has_statement("final"):
-            raise CommandError(
-                f"{directory}: the run is final; an intent comes before, so that nobody can choose "
-                "the final record to fit the sample. Without --intend the audit is self-sampled"
-            )
+            raise _too_late(run)
         nonce = new_nonce()
         intent = Intent("run", run_id(run), who.operator, commitment(nonce).hex())
         envelope = who.sign(intent)
@@ -52,6 +62,36 @@ def announce(directory: Path, asked: Asked) -> Announcement:
         if publishes(run):
             log.checkpoint()
         return Announcement(index, envelope.record_hash().hex(), who.operator, kept)
+
+
+def _log_beginning(run: RunDirectory) -> None:
+    """Log what the run has signed so far, where its log holds nothing of it and nobody drives it.
+
+    Raises CommandError where a driver is about to do so.
+    """
+    if run.log.is_dir() and any(run.log.iterdir()):
+        with LocalLog.open(run.log) as log:
+            if log.index_of(bytes.fromhex(run_id(run))) is not None:
+                return
+    if run.has_statement("final"):
+        raise _too_late(run)
+    with ExitStack() as stack:
+        try:
+            # Two shippers of one directory would race for the same rows.
+            stack.enter_context(locked(run.root / "driver.lock", wait_seconds=_PATIENCE))
+        except InputError:
+            raise CommandError(
+                f"{run.root}: another process holds the run and has logged nothing yet; try again"
+            ) from None
+        log = stack.enter_context(run_log(run))
+        Shipper(run.root, log).drain()
+
+
+def _too_late(run: RunDirectory) -> CommandError:
+    return CommandError(
+        f"{run.root}: the run is final; an intent comes before, so that nobody can choose the "
+        "final record to fit the sample. Without --intend the audit is self-sampled"
+    )
 
 
 def begun_run(directory: Path) -> RunDirectory:
