@@ -11,25 +11,32 @@ What remains is to run that operator: `anh_jax.audit.leaf` does, and the claim's
 significant digits each, must come out again.
 """
 
-import base64
-import binascii
 import hashlib
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import cast
 
-from attest import canonical
 from attest.canonical import JSON
 from attest.contract import Contract
-from attest.envelope import Envelope, Signature, keyid, verify_signatures
-from attest.errors import FormatError, RefusedError
+from attest.envelope import Envelope, keyid, verify_signatures
+from attest.file_fields import (
+    hold,
+    json_of,
+    read_bytes,
+    read_count,
+    read_envelope,
+    read_hashes,
+    read_list,
+    read_object,
+    text,
+    write_object,
+)
 from attest.merkle import verify_inclusion
 from attest.recording import ENTRY, Entry, Recording, Value, load_entry
 from attest.schema import Count, Text, built
-from attest.statements import Attempt, Genesis, Step, decode_statement
+from attest.signed_step import SignedStep, verify_step
+from attest.statements import Genesis
 
 FORMAT = "anh refutation v1"
-# What `anh verify` reads at most; tensors take four thirds of their bytes.
-MAX_BYTES = 32 << 20
 _FIELDS = frozenset(
     (
         *("artifact", "attempt", "claim", "contract", "entry", "format", "genesis", "index"),
@@ -37,7 +44,7 @@ _FIELDS = frozenset(
     )
 )
 _MAX_PATH = 64
-_Kind = TypeVar("_Kind", Genesis, Attempt, Step)
+_MAX_VALUES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,22 @@ class Signed:
     row: Envelope
     recording: Envelope
 
+    @property
+    def step(self) -> SignedStep:
+        """Return what leads to the row alone."""
+        return SignedStep(self.contract, self.genesis, self.attempt, self.row)
+
+    def fields(self) -> dict[str, JSON]:
+        """Return the fields of a file that hold this."""
+        return {**self.step.fields(), "recording": json_of(self.recording.to_bytes())}
+
+    @classmethod
+    def from_fields(cls, value: dict[str, JSON]) -> "Signed":
+        """Read the fields without judging them; FormatError for others."""
+        step = SignedStep.from_fields(value)
+        recording = read_envelope(value["recording"])
+        return cls(step.contract, step.genesis, step.attempt, step.row, recording)
+
 
 @dataclass(frozen=True, slots=True)
 class Refutation:
@@ -88,57 +111,31 @@ class Refutation:
         Raises:
             FormatError: it would be larger than MAX_BYTES.
         """
-        signed = self.signed
-        data = canonical.encode(
-            {
-                "artifact": _text(self.artifact),
-                "attempt": _object(signed.attempt.to_bytes()),
-                "claim": _CLAIM.dump(self.claim),
-                "contract": _object(signed.contract.to_bytes()),
-                "entry": ENTRY.dump(self.entry),
-                "format": FORMAT,
-                "genesis": _object(signed.genesis.to_bytes()),
-                "index": self.index,
-                "inputs": [_text(value.to_bytes()) for value in self.inputs],
-                "outputs": [_text(value.to_bytes()) for value in self.outputs],
-                "path": [node.hex() for node in self.path],
-                "recording": _object(signed.recording.to_bytes()),
-                "row": _object(signed.row.to_bytes()),
-                "signature": _text(self.signature),
-            }
-        )
-        if len(data) > MAX_BYTES:
-            raise FormatError(
-                f"refutation: {len(data):,} bytes, more than {MAX_BYTES:,}; the operands of "
-                f"{self.entry.name} are too large for a file",
-                code="too large",
-            )
-        return data
+        value: dict[str, JSON] = {
+            **self.signed.fields(),
+            "artifact": text(self.artifact),
+            "claim": _CLAIM.dump(self.claim),
+            "entry": ENTRY.dump(self.entry),
+            "format": FORMAT,
+            "index": self.index,
+            "inputs": [text(value.to_bytes()) for value in self.inputs],
+            "outputs": [text(value.to_bytes()) for value in self.outputs],
+            "path": [node.hex() for node in self.path],
+            "signature": text(self.signature),
+        }
+        return write_object(value, what=f"the operands of {self.entry.name} are")
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Refutation":
         """Read the file without judging it; FormatError for any other bytes."""
-        value = canonical.decode(data, max_bytes=MAX_BYTES)
-        if not isinstance(value, dict) or value.keys() != _FIELDS or value["format"] != FORMAT:
-            raise FormatError(f"refutation: no object of the format {FORMAT!r}", code="fields")
-        path, index = value["path"], value["index"]
-        if not isinstance(path, list) or len(path) > _MAX_PATH:
-            raise FormatError("refutation: path is no list of hashes", code="fields")
-        if type(index) is not int or index < 0:
-            raise FormatError("refutation: index is not a count", code="fields")
+        value = read_object(data, fields=_FIELDS, form=FORMAT)
         return cls(
-            signed=Signed(
-                contract=Contract.from_bytes(canonical.encode(value["contract"])),
-                genesis=_envelope(value["genesis"]),
-                attempt=_envelope(value["attempt"]),
-                row=_envelope(value["row"]),
-                recording=_envelope(value["recording"]),
-            ),
-            signature=_bytes(value["signature"], "signature"),
-            artifact=_bytes(value["artifact"], "artifact"),
+            signed=Signed.from_fields(value),
+            signature=read_bytes(value["signature"], "signature"),
+            artifact=read_bytes(value["artifact"], "artifact"),
             entry=load_entry(value["entry"]),
-            index=index,
-            path=tuple(_hash(node) for node in path),
+            index=read_count(value["index"], "index"),
+            path=read_hashes(value["path"], "path", longest=_MAX_PATH),
             inputs=_values(value["inputs"], "inputs"),
             outputs=_values(value["outputs"], "outputs"),
             claim=cast(Claim, _CLAIM.load(value["claim"], "claim")),
@@ -162,34 +159,24 @@ def verify_signed(signed: Signed) -> Accused:
         RefusedError: naming the check that failed.
         FormatError: an envelope holds another statement than its place needs.
     """
-    genesis = _statement(signed.genesis, Genesis)
-    run = signed.genesis.record_hash().hex()
-    run_key = bytes.fromhex(genesis.run_key)
-    _hold(genesis.contract == signed.contract.id, "contract", "genesis names another contract")
-    verify_signatures(signed.genesis, {keyid(run_key): run_key})
-    attempt = _statement(signed.attempt, Attempt)
-    _hold(attempt.run == run, "attempt", "belongs to another run")
-    verify_signatures(signed.attempt, {keyid(run_key): run_key})
-    step = _statement(signed.row, Step)
-    _hold(step.row.run == run, "row", "belongs to another run")
-    _hold(step.attempt == signed.attempt.record_hash().hex(), "row", "is of another attempt")
-    _check_workers(signed.row, attempt)
+    accused = verify_step(signed.step)
+    run_key = bytes.fromhex(accused.genesis.run_key)
     recording = Recording.from_envelope(signed.recording)
     verify_signatures(signed.recording, {keyid(run_key): run_key})
-    _hold(recording.run == run, "recording", "belongs to another run")
-    row_hash = step.row.hash().hex()
-    _hold(
-        recording.step == step.row.step and recording.row == row_hash,
+    hold(recording.run == accused.run, "recording", "belongs to another run")
+    row_hash = accused.row.hash().hex()
+    hold(
+        recording.step == accused.row.step and recording.row == row_hash,
         "recording",
         "is of another row",
     )
     programs = signed.contract.programs
-    _hold(
+    hold(
         recording.program in (programs.gradient, programs.update),
         "recording",
         "is of no program that the contract names for a step",
     )
-    return Accused(run, recording.step, genesis, recording)
+    return Accused(accused.run, recording.step, accused.genesis, recording)
 
 
 def verify_refutation(refutation: Refutation) -> Accused:
@@ -200,8 +187,8 @@ def verify_refutation(refutation: Refutation) -> Accused:
     accused = verify_signed(refutation.signed)
     recording, entry = accused.recording, refutation.entry
     program = program_id(refutation.signature, refutation.artifact)
-    _hold(program == recording.program, "program", "the program is not the one recorded")
-    _hold(refutation.index < recording.count, "path", "the entry lies outside the recording")
+    hold(program == recording.program, "program", "the program is not the one recorded")
+    hold(refutation.index < recording.count, "path", "the entry lies outside the recording")
     root = bytes.fromhex(recording.root)
     verify_inclusion(refutation.index, recording.count, entry.leaf(), refutation.path, root)
     for side, values, digests in (
@@ -209,7 +196,7 @@ def verify_refutation(refutation: Refutation) -> Accused:
         ("output", refutation.outputs, entry.outputs),
     ):
         found = tuple(value.digest() for value in values)
-        _hold(found == digests, side, f"an {side} is not the value that the entry commits")
+        hold(found == digests, side, f"an {side} is not the value that the entry commits")
     return accused
 
 
@@ -229,66 +216,6 @@ def claims(text: str, value: float) -> bool:
     return text in (two_digits(value * (1 - 1e-9)), two_digits(value * (1 + 1e-9)))
 
 
-def _check_workers(row: Envelope, attempt: Attempt) -> None:
-    known = {keyid(bytes.fromhex(key)): bytes.fromhex(key) for key in attempt.worker_keys}
-    signers: tuple[Signature, ...] = row.signatures
-    _hold(
-        all(signature.keyid in known for signature in signers),
-        "row",
-        "is signed by no worker of the attempt",
-    )
-    verify_signatures(row, {s.keyid: known[s.keyid] for s in signers})
-
-
-def _statement(envelope: Envelope, kind: type[_Kind]) -> _Kind:
-    statement = decode_statement(envelope.payload)
-    if not isinstance(statement, kind):
-        raise FormatError(
-            f"refutation: holds a {statement.KIND} where another statement belongs", code="kind"
-        )
-    return statement
-
-
-def _hold(holds: object, check: str, words: str) -> None:
-    if not holds:
-        raise RefusedError(f"refutation: {check}: {words}", check=check)
-
-
-def _envelope(value: JSON) -> Envelope:
-    return Envelope.from_bytes(canonical.encode(value))
-
-
-def _object(data: bytes) -> JSON:
-    return canonical.decode(data, max_bytes=len(data))
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
-
-
-def _bytes(value: JSON, name: str) -> bytes:
-    if not isinstance(value, str):
-        raise FormatError(f"refutation: {name} is not text", code="base64")
-    try:
-        data = base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError):
-        raise FormatError(f"refutation: {name} is broken base64", code="base64") from None
-    if _text(data) != value:
-        raise FormatError(f"refutation: {name} is not canonical base64", code="base64")
-    return data
-
-
 def _values(value: JSON, name: str) -> tuple[Value, ...]:
-    if not isinstance(value, list):
-        raise FormatError(f"refutation: {name} is not a list", code="fields")
-    return tuple(Value.from_bytes(_bytes(item, name)) for item in value)
-
-
-def _hash(value: JSON) -> bytes:
-    try:
-        data = bytes.fromhex(cast(str, value))
-    except (TypeError, ValueError):
-        raise FormatError("refutation: path holds no hash", code="fields") from None
-    if len(data) != 32 or data.hex() != value:
-        raise FormatError("refutation: path holds no hash", code="fields")
-    return data
+    items = read_list(value, name, longest=_MAX_VALUES)
+    return tuple(Value.from_bytes(read_bytes(item, name)) for item in items)

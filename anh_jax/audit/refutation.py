@@ -27,6 +27,7 @@ from attest.refutation import (
     two_digits,
     verify_refutation,
 )
+from attest.signed_step import SignedStep
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,20 @@ def signed_parts(run: RunDirectory, signed: SignedRow, recording: Envelope) -> S
 
     Raises AnhError where the row's envelope is not in the run directory.
     """
-    return Signed(
+    step = signed_step(run, signed)
+    return Signed(step.contract, step.genesis, step.attempt, step.row, recording)
+
+
+def signed_step(run: RunDirectory, signed: SignedRow) -> SignedStep:
+    """Collect the envelopes that lead from a run to one of its rows.
+
+    Raises AnhError where the row's envelope is not in the run directory.
+    """
+    return SignedStep(
         contract=Contract.from_bytes(run.contract_bytes()),
         genesis=run.statement("genesis"),
         attempt=run.statement(f"attempt-{signed.attempt}"),
         row=_row_envelope(run, signed),
-        recording=recording,
     )
 
 
