@@ -30,9 +30,7 @@ def exit_code(audited: Audited) -> ExitCode:
     failed = "fail" in verdicts or audited.findings.drift.verdict == "fail"
     if outcomes & {"refuted", "withheld"} or failed or audited.artifact:
         return ExitCode.FAILED
-    # A walk is only looked for where updates were weighed, two of them at least.
-    needed = {check.verdict for name, check in checks.items() if name != "walk"}
-    if "unattestable" in outcomes or "not checked" in needed:
+    if "unattestable" in outcomes or _unchecked(audited):
         return ExitCode.COULD_NOT_RUN
     return ExitCode.PASSED
 
@@ -54,10 +52,7 @@ def headline(audited: Audited) -> str:
     if audited.artifact:
         return f"FAILED: {audited.artifact} is not the file that the final record names"
     if exit_code(audited) is ExitCode.COULD_NOT_RUN:
-        return (
-            f"not refuted, and not covered: {counts['unattestable']:,} of {len(results):,} steps "
-            "could not be judged here"
-        )
+        return f"not refuted, and not covered: {'; '.join(_not_judged(audited))}"
     words = f"passed: {counts['pass']:,} of {len(results):,} steps"
     return f"{words} within bounds" if _bounded(audited) else words
 
@@ -149,6 +144,24 @@ def _checks(audited: Audited) -> dict[str, Check]:
         "export": findings.export,
         "walk": findings.walk,
     }
+
+
+def _unchecked(audited: Audited) -> list[str]:
+    """List the checks of the run as a whole that were due and not made, each with the reason."""
+    # A walk is only looked for where updates were weighed, two of them at least.
+    due = {name: check for name, check in _checks(audited).items() if name != "walk"}
+    return [f"{n} ({c.words})" for n, c in due.items() if c.verdict == "not checked"]
+
+
+def _not_judged(audited: Audited) -> list[str]:
+    """Say which steps could not be judged here, and which checks were not made."""
+    counts, total = count(audited.findings.results), len(audited.findings.results)
+    if counts["unattestable"]:
+        words = [f"{counts['unattestable']:,} of {total:,} steps could not be judged here"]
+    else:
+        words = [f"{counts['pass']:,} of {total:,} steps passed"]
+    unchecked = _unchecked(audited)
+    return [*words, f"not checked: {', '.join(unchecked)}"] if unchecked else words
 
 
 def _bounded(audited: Audited) -> bool:

@@ -26,7 +26,6 @@ from anh_jax.run_directory import RunDirectory
 from anh_jax.stated_class import ClassMatch, match_class
 from anh_jax.training.checkpoints import TrainingCheckpoints
 from anh_jax.training.retained_steps import RetainedSteps
-from anh_jax.training.state import State
 from anh_jax.workbench import MeshSizes, Workbench, read_materials
 from attest.statements import Attempt
 
@@ -114,14 +113,18 @@ class Auditor:
             clocks.append(time.perf_counter())
             if progress is not None:
                 progress(results[-1], len(results))
-        final = self._final_state() if line.verdict == "pass" else None
-        parameters = None if final is None else final["parameters"]
-        counts = None if final is None else self._bench_of_last().evaluate(final["parameters"])
+        final = self._final_state(line)
+        parameters = final.state["parameters"] if isinstance(final, Reached) else None
+        counts = None if parameters is None else self._bench_of_last().evaluate(parameters)
         return Findings(
             results=tuple(results),
             init=init,
             line=line,
-            export=check_export(parameters, self._transcript),
+            export=check_export(
+                parameters,
+                self._transcript,
+                missing="" if isinstance(final, Reached) else final.words,
+            ),
             walk=check_walk(self._weighing.walk, results),
             drift=self._weighing.drift.finding(),
             spread_seed=self._weighing.seed,
@@ -276,9 +279,15 @@ class Auditor:
         kind = self.materials.programs.init_kind
         return check_init(self._first_root, self._transcript, kind, match)
 
-    def _final_state(self) -> State | None:
-        reached = self._replay.state(self.materials.contract.steps)
-        return reached.state if isinstance(reached, Reached) else None
+    def _final_state(self, line: Check) -> Reached | Unreached:
+        """Return the state after the last step, or why it is not at hand."""
+        if line.verdict != "pass":
+            return Unreached("the line does not lead to it")
+        last = self.materials.contract.steps
+        reached = self._replay.state(last)
+        if isinstance(reached, Unreached) and self._kept.asked_for:
+            return Unreached(self._kept.missing(last))
+        return reached
 
     def _bench_of_last(self) -> Workbench:
         last = self._transcript.line.rows[-1]

@@ -13,8 +13,9 @@ class Findings:
 
     `walk` looks at the residuals of all weighed updates together, `drift` at those of all weighed
     gradients. `spread_seed` is what rounding was estimated with: 64 bits, which follow from final
-    record and nonces (`attest.spread_seed`), and from which the checks can be repeated. `counts` are those of the
-    verified final state over the hold-out set, None where that state could not be produced.
+    record and nonces (`attest.spread_seed`), and from which the checks can be repeated. `counts`
+    are those of the verified final state over the hold-out set, None where that state could not be
+    produced.
     `seconds` were spent on all steps together, compilation included, and `step_seconds` on each
     step alone, in order. `notes` are things met on the way.
     """

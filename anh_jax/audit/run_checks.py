@@ -64,11 +64,17 @@ def check_walk(residuals: PairwiseCosine, results: Sequence[StepResult]) -> Chec
     return Check("pass" if found.accepted else "fail", words)
 
 
-def check_export(parameters: Mapping[str, Any] | None, transcript: Transcript) -> Check:
-    """Export the parameters of the verified final state and compare with what `final` names."""
+def check_export(
+    parameters: Mapping[str, Any] | None, transcript: Transcript, *, missing: str = ""
+) -> Check:
+    """Export the parameters of the verified final state and compare with what `final` names.
+
+    `missing` says why that state is not at hand, where `parameters` is None.
+    """
     files = {file.name: file.sha256 for file in transcript.final.files}
     if parameters is None:
-        return Check("not checked", "the final state could not be produced")
+        why = f": {missing}" if missing else ""
+        return Check("not checked", f"the final state could not be produced{why}")
     if not files:
         return Check("not checked", "the final record names no exported file")
     if other := sorted(files.keys() - {FILE_NAME}):

@@ -54,6 +54,28 @@ def test_residuals_that_lean_one_way_fail_an_audit_whose_steps_all_passed() -> N
     assert exit_code(audited("pass", "pass", drift="pass")) is ExitCode.PASSED
 
 
+def test_audit_that_could_not_check_a_part_names_it_and_the_steps_that_passed() -> None:
+    found = audited("pass", "pass")
+    found.findings.export = SimpleNamespace(verdict="not checked", words="state 24 was not shown")
+    assert exit_code(found) is ExitCode.COULD_NOT_RUN
+    assert headline(found) == (
+        "not refuted, and not covered: 2 of 2 steps passed; not checked: export (state 24 was not "
+        "shown)"
+    )
+    lost = audited("pass", "unattestable")
+    assert exit_code(lost) is ExitCode.COULD_NOT_RUN
+    words = "not refuted, and not covered: 1 of 2 steps could not be judged here"
+    assert headline(lost) == words
+    lost.findings.init = SimpleNamespace(verdict="not checked", words="drawn otherwise")
+    assert headline(lost) == f"{words}; not checked: init (drawn otherwise)"
+
+
+def test_walk_that_was_not_due_keeps_nothing_from_passing() -> None:
+    found = audited("pass")
+    found.findings.walk = SimpleNamespace(verdict="not checked", words="fewer than two updates")
+    assert exit_code(found) is ExitCode.PASSED and headline(found) == "passed: 1 of 1 steps"
+
+
 def test_sample_that_passed_whole_has_both_probabilities() -> None:
     assert shown(*["pass"] * 20).count("p =") == 2
 

@@ -137,6 +137,20 @@ def test_run_without_checkpoints_is_audited_from_files(bare: Path, handed_over, 
     assert not (bare / "checkpoints").exists()
 
 
+def test_last_state_that_is_not_shown_leaves_the_export_unchecked_and_says_so(
+    bare: Path, handed_over: Path, ask
+) -> None:
+    for path in handed_over.glob(f"{STEPS}.*"):
+        path.unlink()
+    code, found = ask("audit", bare, "--steps", "11", "--states", handed_over)
+    why = f"state {STEPS}: {STEPS}.safetensors is not in the folder"
+    assert (code, found["verdict"]) == (
+        2,
+        "not refuted, and not covered: 1 of 1 steps passed; not checked: export (the final state "
+        f"could not be produced: {why})",
+    )
+
+
 def test_run_without_checkpoints_is_audited_from_a_server(bare: Path, served: str, ask) -> None:
     code, found = ask("audit", bare, "--steps", "11,18", "--states", served)
     assert (code, found["verdict"], found["evidence"]) == (0, "passed: 2 of 2 steps", [])
