@@ -79,6 +79,7 @@ def assemble(
     sizes: Collection[int] = (),
     preferred: Collection[str] = (),
     among: Iterable[tuple[int, Envelope]] | None = None,
+    checkpoint_of: Callable[[int], bytes | None] = lambda size: None,
 ) -> RunProof:
     """Assemble the proof of a run (its id, 64 hex digits) under a cosigned checkpoint.
 
@@ -88,6 +89,7 @@ def assemble(
     checkpoints that readers remember. `preferred` are the keyids whose records matter most to the
     readers, should not all fit, and the first to be taken for the contract's author. `among` are
     the records to choose from, by index, where somebody knows them; else the whole log is read.
+    `checkpoint_of` gives the cosigned checkpoint of a size, where somebody keeps it: for a status.
 
     Raises:
         InputError: if the log does not hold the run's contract, genesis and final record.
@@ -102,7 +104,10 @@ def assemble(
         status_checkpoint = None
     else:
         records.append(status)
-        shown.add(cast(Status, status.statement).log.size)
+        seen = cast(Status, status.statement).log.size
+        shown.add(seen)
+        if status_checkpoint is None and size > seen + 1:
+            status_checkpoint = checkpoint_of(seen)
     ranked = _ranked(others, frozenset(preferred))
 
     def proof(count: int) -> RunProof:

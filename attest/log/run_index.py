@@ -64,9 +64,13 @@ class RunPlace:
 
 @dataclass(slots=True)
 class RunIndex:
-    """Sort the first `size` entries of a log by run and by contract."""
+    """Sort the first `size` entries of a log by run and by contract.
+
+    `named_sizes` are the log sizes that statuses among them speak of.
+    """
 
     size: int = 0
+    named_sizes: list[int] = field(default_factory=list[int])
     runs: dict[str, RunPlace] = field(default_factory=dict[str, RunPlace])
     _about_contract: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
     _intents: dict[str, str] = field(default_factory=dict[str, str])
@@ -111,7 +115,10 @@ class RunIndex:
                 return
             case ContractStatement(contract=contract):
                 self._note_contract(contract.id, index)
-            case Status(contract=contract) | Intent(about="contract", target=contract):
+            case Status(contract=contract, log=log):
+                self._note_contract(contract, index)
+                self.named_sizes.append(log.size)
+            case Intent(about="contract", target=contract):
                 self._note_contract(contract, index)
             case _:
                 pass

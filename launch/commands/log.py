@@ -41,6 +41,70 @@ def fsck(*, directory: Path, form: Form) -> None:
     emit(form, document, [f"{directory}: {toned('sound', Tone.GOOD)}", *table(pairs)])
 
 
+@command.command()
+@click.argument("directory", metavar="D", type=click.Path(path_type=Path))
+@click.option("--origin", metavar="NAME", required=True,
+              help="The log's name for ever, as log.example.org/runs.")  # fmt: skip
+@json_option
+def init(*, directory: Path, origin: str, form: Form) -> None:
+    """Make an empty log in D with keys of its own.
+
+    D/keys holds the keys of the log and of its own witness, D/log the log. Give the printed vkeys
+    to whoever is to trust the log, by another way than the log itself.
+    """
+    from launch.log_serving import make_log
+
+    names = make_log(directory, origin)
+    document = {"origin": origin, "log": names.log.to_text(), "witness": names.witness.to_text()}
+    pairs = [("log", document["log"]), ("witness", document["witness"])]
+    lines = [
+        f"made log {origin} in {directory}",
+        *table(pairs),
+        f"serve it: anh log serve {directory}",
+    ]
+    emit(form, document, lines)
+
+
+@command.command()
+@click.argument("directory", metavar="D", type=click.Path(path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8470, show_default=True,
+              help="Port to listen on; 0 takes any.")  # fmt: skip
+@click.option("--proxy", default="", metavar="ADDRESS",
+              help="Believe this proxy whom it forwards for.")  # fmt: skip
+@click.option("--checkpoint-seconds", type=click.FloatRange(min=0.01), default=0.5,
+              show_default=True, help="Least time between two checkpoints.")  # fmt: skip
+@click.option("--key-rate", type=click.FloatRange(min=1), default=2000, show_default=True,
+              help="Records a second that one key may log on average.")  # fmt: skip
+@click.option("--address-rate", type=click.FloatRange(min=1), default=10_000, show_default=True,
+              help="Records a second that one address may hand in on average.")  # fmt: skip
+@json_option
+def serve(
+    *,
+    directory: Path,
+    host: str,
+    port: int,
+    proxy: str,
+    checkpoint_seconds: float,
+    key_rate: float,
+    address_rate: float,
+    form: Form,
+) -> None:
+    """Serve a log over HTTP until Ctrl-C or SIGTERM.
+
+    D is a log's directory or a run's, with the log's keys. Takes records, publishes checkpoints,
+    and answers with tiles, proofs and runs. One process serves a log; TLS is a proxy's to add.
+    """
+    from launch.http_server import Place
+    from launch.log_serving import Pace, serve_log
+
+    def began(url: str, vkey: str) -> None:
+        emit(form, {"url": url, "log": vkey}, [f"serving {directory} at {url}", f"  log  {vkey}"])
+
+    pace = Pace(checkpoint_seconds, key_rate=key_rate, address_rate=address_rate)
+    serve_log(log_folder(directory), Place(host, port, proxy), pace, began)
+
+
 def log_folder(directory: Path) -> Path:
     """Return the log's folder: `directory` itself or, of a run directory, the one in it."""
     if not directory.is_dir():

@@ -1,0 +1,123 @@
+"""What a served log answers to submitters: quotas first, then the intake, then a checkpoint's wait.
+
+Checks come in the order of their cost: size and shape before this desk is asked, quotas here,
+signatures and the database in the intake's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from attest.errors import RefusedError
+from attest.log.answer import Answer, json_answer, refused
+from attest.log.intake import Intake
+from attest.log.metrics import Metrics
+from attest.log.publication import Publication
+from attest.log.quota import Quota, Rate
+from attest.log.submission import Outcome, Submission
+from attest.rejections import RejectedError
+
+MOST_WAIT_SECONDS = 30
+KEY_RATE = Rate(per_second=2_000, burst=20_000)
+ADDRESS_RATE = Rate(per_second=10_000, burst=100_000)
+
+
+class TooManyError(RejectedError):
+    """Report a quota that is used up, and after how many `seconds` to come again."""
+
+    def __init__(self, whose: str, seconds: int) -> None:
+        super().__init__(f"too many records from this {whose}; wait {seconds} s", check="quota")
+        self.seconds = seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """Hold how much one address and one signing key may hand in.
+
+    An address pays for what it asks, a key for what it gets: nobody spends another's quota with
+    records that the other never signed.
+    """
+
+    addresses: Quota
+    keys: Quota
+
+    def admit(self, address: str, records: int) -> None:
+        """Let an address in, and charge it.
+
+        Raises:
+            TooManyError: if it, or a key, has used up its quota.
+        """
+        if seconds := self.addresses.wait(address):
+            raise TooManyError("address", seconds)
+        self.addresses.charge(address, records + 1)
+
+    def check_keys(self, keys: Iterable[str]) -> None:
+        """Refuse a key that is in debt.
+
+        Raises:
+            TooManyError: if one is.
+        """
+        for key in keys:
+            if seconds := self.keys.wait(key):
+                raise TooManyError("key", seconds)
+
+
+class FrontDesk:
+    """Take submissions on and answer when they are on the disk, or under a checkpoint."""
+
+    def __init__(
+        self, intake: Intake, publication: Publication, quotas: Quotas, metrics: Metrics
+    ) -> None:
+        self._intake = intake
+        self._publication = publication
+        self._metrics = metrics
+        self.quotas = quotas
+
+    async def submit(self, submission: Submission, wait: int) -> Answer:
+        """Log records, and wait up to so many seconds for a checkpoint over them.
+
+        200: all are in the log, and under the answer's checkpoint if `wait` is above 0. 202: they
+        are in the log, the checkpoint is not there yet. Else the table's status of the first
+        refusal; `indices` are those of the records before it.
+
+        Raises:
+            RejectedError: if nothing was taken on.
+        """
+        signers = Counter(record.logged.signers[0] for record in submission.records)
+        self.quotas.check_keys(signers)
+        outcome = await asyncio.wrap_future(self._intake.submit(submission))
+        for key, count in _taken(submission, outcome).items():
+            self.quotas.keys.charge(key, count)
+        self._metrics.count("anh_log_records_total", "taken", len(outcome.indices))
+        if outcome.refusal is not None:
+            self._metrics.count("anh_log_records_total", outcome.refusal.check)
+            return refused(outcome.refusal, outcome.indices)
+        indices = outcome.indices
+        if not wait:
+            return json_answer({"indices": indices})
+        note = await self._covering(max(indices, default=-1) + 1, min(wait, MOST_WAIT_SECONDS))
+        if note is None:
+            return json_answer({"indices": indices}, status=202)
+        checkpoint = base64.b64encode(note).decode()
+        return json_answer({"checkpoint": checkpoint, "indices": indices})
+
+    async def _covering(self, size: int, seconds: int) -> bytes | None:
+        try:
+            return await asyncio.wait_for(
+                asyncio.wrap_future(self._publication.covering(size)), seconds
+            )
+        except TimeoutError:
+            return None
+
+    def count_refusal(self, error: RefusedError) -> None:
+        """Count a request that was refused before any of its records was judged."""
+        self._metrics.count("anh_log_requests_refused_total", error.check)
+
+
+def _taken(submission: Submission, outcome: Outcome) -> Counter[str]:
+    taken = submission.records[: len(outcome.indices)]
+    return Counter(record.logged.signers[0] for record in taken)

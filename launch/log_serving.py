@@ -1,0 +1,65 @@
+"""Makes logs, and serves them: the log operator's side of `anh log`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from attest.file_lock import locked
+from attest.keys import PrivateKey
+from attest.log.house import House
+from attest.log.layout import LogNames
+from attest.log.quota import Rate
+from attest.log.sequencer import LocalLog
+from launch.errors import CommandError
+from launch.http_server import HttpServer, Place
+
+_BURST_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often heads are published; how many records a second a key and an address may bring."""
+
+    checkpoint_seconds: float
+    key_rate: float
+    address_rate: float
+
+
+def make_log(directory: Path, origin: str) -> LogNames:
+    """Make an empty log with keys of its own in a directory that holds nothing.
+
+    Raises InputError where it holds something, FormatError for a name that is no origin.
+    """
+    if directory.exists() and any(directory.iterdir()):
+        raise CommandError(f"{directory}: is not empty; give the log a directory of its own")
+    keys = {name: PrivateKey.generate() for name in ("log", "witness")}
+    (directory / "keys").mkdir(parents=True, mode=0o700)
+    for name, key in keys.items():
+        key.save(directory / "keys" / name, name)
+    with LocalLog.create(directory / "log", keys["log"], keys["witness"], origin) as log:
+        return log.names
+
+
+def serve_log(folder: Path, place: Place, pace: Pace, began: Callable[[str, str], None]) -> None:
+    """Serve the log in a folder until it is stopped; `began` gets its URL and vkey.
+
+    Raises CommandError where another process serves it or the port is taken.
+    """
+    from attest.log.service import application
+
+    # A second server would be no danger to the log, but would publish what the first does not know.
+    with locked(folder / "served.lock", wait_seconds=0.0), LocalLog.open(folder) as log:
+        house = House(
+            log,
+            folder,
+            checkpoint_seconds=pace.checkpoint_seconds,
+            key_rate=_rate(pace.key_rate),
+            address_rate=_rate(pace.address_rate),
+        )
+        server = HttpServer(application(house), place)
+        house.open()
+        server.run(lambda: began(server.url, log.names.log.to_text()))
+
+
+def _rate(per_second: float) -> Rate:
+    return Rate(per_second, burst=per_second * _BURST_SECONDS)
