@@ -2,9 +2,11 @@
 
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -53,3 +55,47 @@ def log(run_directory: Path, lab: ModuleType) -> Iterator[LocalLog]:
     directory = run_directory / "log"
     with LocalLog.create(directory, lab.key("log"), lab.key("witness"), ORIGIN) as created:
         yield created
+
+
+@pytest.fixture(scope="session")
+def served() -> ModuleType:
+    """Return the module of `served.py`."""
+    return _beside("served")
+
+
+@pytest.fixture
+def serve(log: LocalLog, run_directory: Path, served: ModuleType) -> Iterator[Callable[..., Any]]:
+    """Return what serves the fixture's log, with the options of a House, until the test ends."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> Any:
+            return stack.enter_context(served.serving(log, run_directory / "log", **options))
+
+        yield start
+
+
+@pytest.fixture
+def begun(serve: Callable[..., Any], lab: ModuleType) -> tuple[Any, Any]:
+    """Return a served log, and the run in it, whose first three steps are logged."""
+    return _begin(serve(), lab)
+
+
+@pytest.fixture(scope="module")
+def quiet(
+    tmp_path_factory: pytest.TempPathFactory, lab: ModuleType, served: ModuleType
+) -> Iterator[Any]:
+    """Return such a log for questions that change nothing."""
+    directory = tmp_path_factory.mktemp("quiet") / "log"
+    with (
+        LocalLog.create(directory, lab.key("log"), lab.key("witness"), ORIGIN) as log,
+        served.serving(log, directory) as one,
+    ):
+        yield _begin(one, lab)[0]
+
+
+def _begin(served: Any, lab: ModuleType) -> tuple[Any, Any]:
+    run = lab.Lab()
+    reply = served.submit(*run.opening(), *run.train(1, 1, 3), keys=(run.author,), query="?wait=20")
+    assert reply.status == 200
+    assert reply.json["indices"] == [0, 1, 2, 3, 4, 5]
+    return served, run
