@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from anh_jax.audit.folder_source import manifest_name
+from anh_jax.audit.folder_source import branch_folder, manifest_name
 from anh_jax.audit.regeneration import RegeneratedStep
 from anh_jax.run_directory import write_atomically
 from anh_jax.training.retained_steps import RetainedSteps
@@ -32,9 +32,11 @@ def write_step(opened: Opened, made: RegeneratedStep, folder: Path) -> Written:
 
     No key is written. Raises CommandError where the folder holds the states of another run.
     """
-    step = made.signed.row.step
+    step, row = made.signed.row.step, made.signed.row_hash
     folder.mkdir(parents=True, exist_ok=True)
     steps = _steps_here(folder, opened.signed.run)
+    if row != opened.signed.line.rows[step - 1].row_hash:
+        return _write_branch(opened, made, folder, steps)
     retained = RetainedSteps(folder)
     retained.save_state(step - 1, made.before)
     retained.save(step, made.outputs, made.after)
@@ -51,10 +53,23 @@ def write_step(opened: Opened, made: RegeneratedStep, folder: Path) -> Written:
             continue
         paths.append(folder / manifest_name(wish.part, wish.step))
         write_atomically(paths[-1], SignedTree(tree, opened, wish).shown)
+    return _indexed(folder, opened, [*steps, step], paths)
+
+
+def _write_branch(opened: Opened, made: RegeneratedStep, folder: Path, steps: list[int]) -> Written:
+    """Write gradient and state of a step that is not on the line; the line's stay as they are."""
+    branch = branch_folder(folder, made.signed.row_hash.hex())
+    branch.mkdir(exist_ok=True)
+    retained = RetainedSteps(branch)
+    retained.save(made.signed.row.step, made.outputs, made.after)
+    return _indexed(folder, opened, steps, [retained.path(made.signed.row.step)])
+
+
+def _indexed(folder: Path, opened: Opened, steps: list[int], paths: list[Path]) -> Written:
     index: dict[str, canonical.JSON] = {
         "format": FORMAT,
         "run": opened.signed.run,
-        "steps": tuple(sorted({*steps, step})),
+        "steps": tuple(sorted(set(steps))),
     }
     write_atomically(folder / _INDEX, canonical.encode(index))
     return Written((*paths, folder / _INDEX), sum(path.stat().st_size for path in paths))

@@ -8,11 +8,12 @@ import jax
 
 from anh_jax.audit.benches import Benches
 from anh_jax.audit.bounded import Opened
+from anh_jax.audit.branches import Branches
 from anh_jax.audit.exact import ExactJudge, Judged
 from anh_jax.audit.findings import Findings
 from anh_jax.audit.kept_states import KeptStates
 from anh_jax.audit.replay import Reached, Replay, Unreached
-from anh_jax.audit.results import Check, StepResult, graver
+from anh_jax.audit.results import Check, StepResult
 from anh_jax.audit.run_checks import check_export, check_init, check_line, check_walk
 from anh_jax.audit.sampling import overlaps
 from anh_jax.audit.state_source import StateSource, Withheld
@@ -77,6 +78,7 @@ class Auditor:
         self._first_root = tree_digest(first, step=0, alg=transcript.genesis.alg).root.hex()
         self._unmoved = Unmoved(self.materials, first)
         self._weighing = Weighing(self._benches, transcript, self._unmoved, seed=seed)
+        self._branches = Branches(self._benches, transcript, self._kept, self._weighing)
 
     def close(self) -> None:
         """Release the checkpoints' threads."""
@@ -159,9 +161,7 @@ class Auditor:
             result = self._within_bounds(before, signed, judged, bench)
         for stale in self._beside.get(step, ()):
             if stale.row_hash != signed.row_hash:
-                beside = self._judge(before, stale).result
-                words = f"attempt {stale.attempt}, off the line: {beside.words}"
-                result = graver(result, dataclasses.replace(beside, words=words))
+                result = self._branches.join(result, before, stale, self._judge(before, stale))
         if signed.row.state_root is None:
             return self._until_committed(before, result)
         if judged.after is not None:

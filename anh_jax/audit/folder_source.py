@@ -3,6 +3,7 @@
 Steps are files of `training/retained_steps.py`. Beside them lie manifests, `<step>.state.json` and
 `<step>.gradient.json`: with one, a file that is not the committed tree is told down to the tensor,
 and what the run key signed otherwise is evidence. Without them the files alone are compared.
+The step of a stale branch lies in a folder named after its row, without manifests.
 """
 
 from collections.abc import Callable
@@ -30,14 +31,19 @@ class FolderSource:
 
     def state(self, asked: Asked, abstract: Tree) -> State:
         """Return the committed state of a step; raises WithheldError where it is not here."""
-        return self._checked(asked, lambda: self._steps.state(asked.step, abstract))
+        return self._checked(asked, lambda: self._of(asked).state(asked.step, abstract))
 
     def outputs(self, asked: Asked, abstract: Tree) -> Tree:
         """Return `gradient` and `statistics`; raises WithheldError where they are not here."""
-        return self._checked(asked, lambda: self._steps.outputs(asked.step, abstract))
+        return self._checked(asked, lambda: self._of(asked).outputs(asked.step, abstract))
+
+    def _of(self, asked: Asked) -> RetainedSteps:
+        """Return the files that a row's step is looked for in: its branch's own, or the line's."""
+        branch = branch_folder(self._folder, asked.row)
+        return RetainedSteps(branch) if branch.is_dir() else self._steps
 
     def _checked(self, asked: Asked, read: Callable[[], Tree]) -> Tree:
-        path = self._steps.path(asked.step)
+        path = self._of(asked).path(asked.step)
         manifest = self._manifest(asked)
         if not path.is_file():
             words = f"{asked.part} {asked.step}: {path.name} is not in the folder"
@@ -61,11 +67,16 @@ class FolderSource:
 
     def _manifest(self, asked: Asked) -> TreeManifest | None:
         """Return the manifest that lies beside a step's file, checked; None where there is none."""
-        path = self._folder / manifest_name(asked.part, asked.step)
+        path = self._of(asked).path(asked.step).parent / manifest_name(asked.part, asked.step)
         if not path.is_file():
             return None
         with path.open("rb") as stream:
             return read_shown(stream.read(MAX_BYTES + 1), asked, self._names).manifest
+
+
+def branch_folder(folder: Path, row: str) -> Path:
+    """Return where the step of a row off the line lies (its hash, hex)."""
+    return folder / f"branch-{row[:16]}"
 
 
 def manifest_name(part: str, step: int) -> str:

@@ -13,6 +13,7 @@ from anh_jax.audit.state_source import Asked, StateSource, Withheld, WithheldErr
 from anh_jax.audit.transcript import SignedRun
 from anh_jax.digest.host import gradient_digest, tree_digest
 from anh_jax.errors import AnhError
+from anh_jax.line import SignedRow
 from anh_jax.training.checkpoints import TrainingCheckpoints
 from anh_jax.training.executor import Tree
 from anh_jax.training.retained_steps import RETENTION_FACT, RetainedSteps
@@ -115,6 +116,42 @@ class KeptStates:
             return None
         what = f"{retained.path(step)}: its gradient is not the one that step {step} commits"
         return self._checked(step, lambda: retained.outputs(step, shapes), root, committed, what)
+
+    def branch_state(self, signed: SignedRow, bench: Workbench) -> State | None:
+        """Return the state that a row off the line commits; None where it is not at hand.
+
+        Nothing is noted then: what a stale branch gave may honestly be lost.
+        """
+        step, committed = signed.row.step, signed.row.state_root
+        if committed is None:
+            return None
+        asked = Asked("state", step, signed.row_hash.hex(), committed)
+        shapes = bench.abstract_state()
+        try:
+            if self._source is not None:
+                found = self._source.state(asked, shapes)
+            elif self._checkpoints is not None and step in self._checkpoints.steps():
+                found = self._checkpoints.restore(step, shapes).state
+            else:
+                return None
+        except AnhError:
+            return None
+        return (
+            found if tree_digest(found, step=step, alg=self._alg).root.hex() == committed else None
+        )
+
+    def branch_outputs(self, signed: SignedRow, bench: Workbench) -> Tree | None:
+        """Return `gradient` and `statistics` that a row off the line commits, like its state."""
+        step, committed = signed.row.step, signed.row.gradient_root
+        if self._source is None:
+            return None
+        asked = Asked("gradient", step, signed.row_hash.hex(), committed)
+        try:
+            found = self._source.outputs(asked, bench.abstract_outputs())
+        except AnhError:
+            return None
+        root = gradient_digest(found, step=step, alg=self._alg).root.hex()
+        return found if root == committed else None
 
     def fault(self, step: int) -> str:
         """Say what was wrong with a step's files; empty where nothing was, so far."""

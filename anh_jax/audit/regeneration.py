@@ -91,11 +91,15 @@ class Regeneration:
             raise RefutedError(f"{reached.words}{notes}{self._obstacle(max(step, 1))}")
         return reached.state
 
-    def beginning(self, step: int) -> Beginning:
-        """Return what step `step` (from 1) begins with; raises what `state` raises."""
+    def beginning(self, step: int, *, attempt: int | None = None) -> Beginning:
+        """Return what step `step` (from 1) begins with; raises what `state` raises.
+
+        `attempt` takes the row of that attempt, on the line or off it; raises AnhError where it has
+        none that starts from the line's state.
+        """
         self._check_signed(max(step, 1))
+        signed = self._row(step, attempt)
         before = self.state(step - 1)
-        signed = self._run.line.rows[step - 1]
         bench = self._benches.of(self._run.attempt_of(signed))
         return Beginning(signed, placed(bench, before), bench.batch(step), bench)
 
@@ -135,7 +139,7 @@ class Regeneration:
         if differs:
             raise RefutedError(
                 f"step {step}: the replay does not reproduce what was signed: "
-                f"{', '.join(differs)}{self._obstacle(step)}"
+                f"{', '.join(differs)}{self._obstacle(step, made.signed)}"
             )
 
     def _retained(self, begun: Beginning) -> RegeneratedStep:
@@ -145,13 +149,23 @@ class Regeneration:
             raise AnhError(f"step {step} of a loop of its own: {self._kept.missing(step)}")
         return RegeneratedStep(begun.signed, begun.before, outputs, after, begun.batch.root, None)
 
+    def _row(self, step: int, attempt: int | None) -> SignedRow:
+        line = self._run.line.rows[step - 1]
+        if attempt in (None, line.attempt):
+            return line
+        for signed in self._run.line.stale:
+            same = (signed.attempt, signed.row.step) == (attempt, step)
+            if same and signed.row.prev == line.row.prev:
+                return signed
+        raise AnhError(f"step {step}: attempt {attempt} has no row of it that starts from the line")
+
     def _check_signed(self, step: int) -> None:
         signed = len(self._run.line.rows)
         if not 0 <= step <= signed:
             raise AnhError(f"step {step}: the run has signed {signed} steps; name one of those")
 
-    def _obstacle(self, step: int) -> str:
+    def _obstacle(self, step: int, signed: SignedRow | None = None) -> str:
         """Say why bits may differ from the attempt's on this machine; empty where they may not."""
-        attempt = self._run.attempt_of(self._run.line.rows[step - 1])
+        attempt = self._run.attempt_of(signed or self._run.line.rows[step - 1])
         match = match_class(attempt, self._run.genesis)
         return "" if match.comparable else f" ({match.obstacle}; replay where it was trained)"

@@ -43,16 +43,30 @@ class Weighing:
         drift = self._drift_of(signed, bench)
         return self._judge_on(bench).judge(opened, signed.row, result, drift)
 
+    def judge_beside(
+        self, bench: Workbench, opened: Opened, signed: SignedRow, result: StepResult
+    ) -> StepResult:
+        """Return what `judge` returns, for a row off the line.
+
+        What it leaves counts for neither walk nor drift: the step's own row has been added, and two
+        residuals of one step may well lean one way.
+        """
+        judge = self._new_judge(bench, PairwiseCosine())
+        return judge.judge(opened, signed.row, result, DriftAccumulator())
+
     def _judge_on(self, bench: Workbench) -> BoundedJudge:
         if bench.sizes not in self._judges:
-            self._judges[bench.sizes] = BoundedJudge(
-                self._benches.step_check(bench),
-                self._unmoved,
-                alg=self._transcript.genesis.alg,
-                seed=self.seed,
-                walk=self.walk,
-            )
+            self._judges[bench.sizes] = self._new_judge(bench, self.walk)
         return self._judges[bench.sizes]
+
+    def _new_judge(self, bench: Workbench, walk: PairwiseCosine) -> BoundedJudge:
+        return BoundedJudge(
+            self._benches.step_check(bench),
+            self._unmoved,
+            alg=self._transcript.genesis.alg,
+            seed=self.seed,
+            walk=walk,
+        )
 
     def _drift_of(self, signed: SignedRow, bench: Workbench) -> DriftAccumulator:
         attempt = self._transcript.attempt_of(signed)

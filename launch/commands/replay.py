@@ -1,6 +1,7 @@
 """`anh replay`: make a step again, bit for bit, and show it, hand it over or serve it."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ DEFAULT_PORT = 8471
 @click.argument("directory", metavar="D", type=click.Path(path_type=Path))
 @click.option("--step", "steps", type=click.IntRange(min=1), multiple=True, metavar="N",
               help="The step; with --serve the steps to show, default all.")  # fmt: skip
+@click.option("--attempt", type=click.IntRange(min=1), metavar="A",
+              help="Whose row of the step, where several took it from one state.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR",
               help="Write states and gradient of the step as files.")  # fmt: skip
 @click.option("--serve", is_flag=True, help="Serve states over HTTP until Ctrl-C.")
@@ -33,6 +36,7 @@ def command(
     *,
     directory: Path,
     steps: tuple[int, ...],
+    attempt: int | None,
     out: Path | None,
     serve: bool,  # click hands flags over as bools
     port: int | None,
@@ -47,8 +51,9 @@ def command(
     """
     set_compile_cache()
     if serve:
-        if out is not None or pdb:
-            raise CommandError("--serve: makes steps when asked; --out and --pdb go without it")
+        if out is not None or pdb or attempt is not None:
+            raise CommandError("--serve: makes steps when asked; --out and --pdb go without it, "
+                               "--attempt too")  # fmt: skip
         _serve(directory, frozenset(steps), DEFAULT_PORT if port is None else port, form)
         return ExitCode.PASSED
     if port is not None:
@@ -57,16 +62,25 @@ def command(
         raise CommandError("name one step with --step N; --serve takes several")
     if pdb and form is Form.JSON:
         raise CommandError("--pdb: talks on standard output, so --json goes without it")
-    return _replay(directory, steps[0], out, form, pdb)
+    return _replay(directory, _Taken(steps[0], attempt), out, form, pdb)
 
 
-def _replay(directory: Path, step: int, out: Path | None, form: Form, pdb: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A step, and whose row of it; None takes the line's."""
+
+    step: int
+    attempt: int | None
+
+
+def _replay(directory: Path, taken: _Taken, out: Path | None, form: Form, pdb: bool) -> int:
     from launch.output import progress
     from launch.replaying import opened_run
 
+    step = taken.step
     with progress(f"replay {directory.name}", total=step) as bar:
         with opened_run(directory, lambda number: bar.reached(number, {})) as opened:
-            begun = opened.regeneration.beginning(step)
+            begun = opened.regeneration.beginning(step, attempt=taken.attempt)
             if pdb:
                 from launch.step_debugger import stop_before
 

@@ -59,9 +59,11 @@ def honest(trainers: ModuleType, workshop: Any) -> Any:
 def audited(trainers: ModuleType, workshop: Any) -> Callable[..., Any]:
     """Return a function that audits steps of a run and gives the findings."""
 
-    def audit(run: Any, *steps: int, transcript: Any = None, mesh: Any = None) -> Any:
+    def audit(
+        run: Any, *steps: int, transcript: Any = None, mesh: Any = None, source: Any = None
+    ) -> Any:
         told = transcript or trainers.transcript(run)
-        with workshop.auditing(), Auditor(run, told, mesh=mesh) as auditor:
+        with workshop.auditing(), Auditor(run, told, mesh=mesh, source=source) as auditor:
             return auditor.audit(steps)
 
     return audit
