@@ -1,6 +1,7 @@
 """Files that are either the old whole or the new whole, also after a power failure."""
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +27,39 @@ def replace_file(path: Path, data: bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise InputError(f"cannot write {path}: {error.strerror}; free or check the disk") from None
+
+
+def create_files(contents: Mapping[Path, bytes]) -> set[Path]:
+    """Write new files durably, all before any has its name; return those that exist already.
+
+    A file that exists is left as it is. Half a file is never seen.
+
+    Raises:
+        InputError: if the disk is full or fails; some of the files may be there then.
+    """
+    temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in contents}
+    present: set[Path] = set()
+    path = Path()
+    try:
+        for path, data in contents.items():
+            temporaries[path].write_bytes(data)
+        for path in contents:
+            _sync(temporaries[path], os.O_RDONLY)
+        for path in contents:
+            try:
+                # A link, unlike a rename, never takes the place of another writer's file.
+                os.link(temporaries[path], path)
+            except FileExistsError:
+                present.add(path)
+        for directory in {path.parent for path in contents}:
+            _sync_directory(directory)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; free or check the disk") from None
+    finally:
+        for temporary in temporaries.values():
+            with suppress(OSError):
+                temporary.unlink()
+    return present
 
 
 def make_directory(path: Path) -> None:
@@ -60,7 +94,11 @@ def read_file(path: Path, max_bytes: int) -> bytes:
 
 
 def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

@@ -66,6 +66,18 @@ class Frontier:
         self.peaks.append(leaf)
         self.size += 1
 
+    def append_subtree(self, root: bytes, height: int) -> None:
+        """Add 2^height leaves by the root of their subtree; the size must be a multiple of that."""
+        _check_hash(root, "subtree root")
+        if self.size & ((1 << height) - 1):
+            raise FormatError(f"no subtree of height {height} begins at {self.size}", code="range")
+        bits = self.size >> height
+        while bits & 1:
+            root = node_hash(self.peaks.pop(), root)
+            bits >>= 1
+        self.peaks.append(root)
+        self.size += 1 << height
+
     def root(self) -> bytes:
         """Return the root over everything appended so far."""
         if not self.peaks:

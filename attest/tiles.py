@@ -7,13 +7,15 @@ tile says nothing until its hashes lead to a signed root: `TileTree` leaves that
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-from attest.durable_file import make_directory, read_file, replace_file
-from attest.errors import FormatError, InputError
+from attest.durable_file import create_files, make_directory, read_file, replace_file
+from attest.errors import FormatError, InputError, RefusedError
 from attest.merkle import (
     EMPTY_ROOT,
     HASH_BYTES,
@@ -28,8 +30,10 @@ from attest.merkle import (
 TILE_WIDTH = 256
 TILE_HEIGHT = 8
 MAX_ENTRY_BYTES = 65_535
-_MAX_BUNDLE_BYTES = TILE_WIDTH * (MAX_ENTRY_BYTES + 2)
+CHECKPOINT_PATH = "checkpoint"
+MAX_BUNDLE_BYTES = TILE_WIDTH * (MAX_ENTRY_BYTES + 2)
 _LENGTH_BYTES = 2
+_TILES_KEPT = 4096
 
 # Returns the file at a path such as tile/0/x001/234; raises InputError where there is none.
 ReadFile = Callable[[str], bytes]
@@ -95,7 +99,24 @@ class TileBuilder:
             return []
         full = [TileFile(bundle_path(self.size // TILE_WIDTH - 1), encode_bundle(self._leaves))]
         self._leaves = []
-        level, value = 0, leaf_hash(leaf)
+        return full + self._complete(0, leaf_hash(leaf))
+
+    def add_hashes(self, hashes: list[bytes]) -> list[TileFile]:
+        """Take the hashes of the next 256 leaves at once; return the hash tiles they complete.
+
+        The size must be a multiple of 256. Of the entries there is no bundle then.
+        """
+        if self._leaves or len(hashes) != TILE_WIDTH:
+            raise FormatError("a whole tile of leaves begins where one ended", code="tile")
+        self.size += TILE_WIDTH
+        tile = TileFile(tile_path(0, self.size // TILE_WIDTH - 1), b"".join(hashes))
+        for _ in range(len(self._levels), 1):
+            self._levels.append([])
+        return [tile, *self._complete(1, tree_root(hashes))]
+
+    def _complete(self, level: int, value: bytes) -> list[TileFile]:
+        """Put a hash at the end of a level; return the tiles that are full by it."""
+        full: list[TileFile] = []
         while True:
             hashes = self._push(level, value)
             if len(hashes) < TILE_WIDTH:
@@ -128,6 +149,37 @@ class TileBuilder:
         return self._levels[level]
 
 
+class Tiles(Protocol):
+    """Keep the files of one log where readers find them; no file is ever given another content.
+
+    Raises:
+        InputError: from every method, if the place cannot be read or written.
+    """
+
+    def read(self, path: str) -> bytes:
+        """Return one file; InputError if it is missing."""
+        ...
+
+    def has(self, path: str) -> bool:
+        """Say whether there is a file at a path."""
+        ...
+
+    def write(self, files: Sequence[TileFile]) -> None:
+        """Write files durably; a full one makes its partial forerunners disappear.
+
+        RefusedError (check `tile`) if there is another file at a path already.
+        """
+        ...
+
+    def names(self) -> Iterator[str]:
+        """List the paths of all tiles and bundles there are, in no order."""
+        ...
+
+    def publish(self, note: bytes) -> None:
+        """Replace the checkpoint that readers see, durably."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TileDirectory:
     """Keep the files of one log under a directory, as a static server would serve them."""
@@ -140,29 +192,47 @@ class TileDirectory:
         Raises:
             InputError: if it is missing.
         """
-        return read_file(self.root / path, _MAX_BUNDLE_BYTES)
+        return read_file(self.root / path, MAX_BUNDLE_BYTES)
 
     def has(self, path: str) -> bool:
         """Say whether there is a file at a path."""
         return (self.root / path).is_file()
 
-    def write(self, file: TileFile) -> None:
-        """Write one file durably; a full one makes its partial forerunners disappear.
+    def write(self, files: Sequence[TileFile]) -> None:
+        """Write files durably; a full one makes its partial forerunners disappear.
 
         Raises:
             InputError: if the disk is full or fails.
+            RefusedError: (check `tile`) if there is another file at a path already.
         """
-        path = self.root / file.path
-        make_directory(path.parent)
-        replace_file(path, file.data)
-        if not path.parent.name.endswith(".p"):
-            shutil.rmtree(path.with_name(path.name + ".p"), ignore_errors=True)
+        for directory in {(self.root / file.path).parent for file in files}:
+            make_directory(directory)
+        present = create_files({self.root / file.path: file.data for file in files})
+        for file in files:
+            path = self.root / file.path
+            if path in present and self.read(file.path) != file.data:
+                raise tile_differs(file.path)
+            if not path.parent.name.endswith(".p"):
+                shutil.rmtree(path.with_name(path.name + ".p"), ignore_errors=True)
 
     def names(self) -> Iterator[str]:
         """List the paths of all files there are, in no order."""
-        for path in (self.root / "tile").rglob("*"):
-            if path.is_file() and not path.name.startswith("."):
-                yield path.relative_to(self.root).as_posix()
+        for folder, _, names in os.walk(self.root / "tile"):
+            inside = Path(folder).relative_to(self.root).as_posix()
+            yield from (f"{inside}/{name}" for name in names if not name.startswith("."))
+
+    def publish(self, note: bytes) -> None:
+        """Replace the checkpoint that readers see, durably."""
+        replace_file(self.root / CHECKPOINT_PATH, note)
+
+
+def tile_differs(path: str) -> RefusedError:
+    """Return the refusal to write over a file that holds something else."""
+    return RefusedError(
+        f"log file {path} is there already and is not what the entries give: it was altered, or "
+        "another log writes here",
+        check="tile",
+    )
 
 
 @dataclass(slots=True)
@@ -177,6 +247,7 @@ class TileTree:
 
     read: ReadFile
     size: int
+    # The tiles read last, as many as 32 MiB hold: proofs of one tree share most of theirs.
     _tiles: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
     def root(self) -> bytes:
@@ -225,9 +296,13 @@ class TileTree:
     def _tile(self, level: int, index: int) -> list[bytes]:
         width = min(TILE_WIDTH, (self.size >> TILE_HEIGHT * level) - index * TILE_WIDTH)
         path = tile_path(level, index, width)
-        if path not in self._tiles:
-            self._tiles[path] = self._fetch(level, index, width)
-        data = self._tiles[path]
+        data = self._tiles.get(path)
+        if data is None:
+            data = self._fetch(level, index, width)
+            if len(self._tiles) >= _TILES_KEPT:
+                # Another thread may have been as fast.
+                self._tiles.pop(next(iter(self._tiles)), None)
+            self._tiles[path] = data
         return [data[i : i + HASH_BYTES] for i in range(0, len(data), HASH_BYTES)]
 
     def _fetch(self, level: int, index: int, width: int) -> bytes:

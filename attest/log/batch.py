@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from attest.envelope import Envelope
 from attest.errors import FormatError, RefusedError
 from attest.log.admission import Admission, Candidate
 from attest.log.derivation import damaged_entry, read_record
 from attest.log.placement import Place
 from attest.log.register import LoggedRecord, Register
-from attest.log.sqlite_store import SqliteStore, StoredEntry
+from attest.log.store import Store, StoredEntry
 from attest.log.submission import Outcome, Submission
-from attest.rejections import RECORDS
+from attest.rejections import TABLE, reject
 
 
 class SecondFinalError(RefusedError):
@@ -26,34 +28,41 @@ class SecondFinalError(RefusedError):
 class Batch:
     """Collect the new entries of one append; nothing is written here.
 
-    `register` is the caller's copy: it ends as the log's register after the batch.
+    `register` grows with what is taken: whoever does not commit the batch undoes that.
     """
 
-    def __init__(self, store: SqliteStore, register: Register, origin: str, size: int) -> None:
+    def __init__(self, store: Store, register: Register, origin: str, size: int) -> None:
         self.register = register
         self.entries: list[StoredEntry] = []
         self._store = store
         self._size = size
+        self._frozen = store.frozen()
         self._pending: dict[bytes, LoggedRecord] = {}
-        self._indices: dict[bytes, int] = {}
+        self._indices: dict[bytes, int | None] = {}
         self.admission = Admission(Place(register, self._find, origin, size))
 
+    def look_up(self, candidates: Iterable[Candidate]) -> None:
+        """Find at once which records are in the log already, and where."""
+        hashes = [candidate.logged.hash for candidate in candidates]
+        found = self._store.indices_of(hashes)
+        self._indices |= {hash_: found.get(hash_) for hash_ in hashes}
+
     def add(self, candidate: Candidate) -> int:
-        """Judge a record; return the index it has or will have.
+        """Judge a record that was looked up; return the index it has or will have.
 
         Raises:
             RefusedError: if the log does not take it; the batch is then as it was before.
         """
         self.admission.check_signatures(candidate)
-        known = self._indices.get(candidate.logged.hash)
-        if known is None:
-            known = self._store.index_of(candidate.logged.hash)
+        known = self._indices[candidate.logged.hash]
         if known is not None:
             logged = self._find(candidate.logged.record)
             if logged is None:
                 raise damaged_entry(known, "found by its hash, but not there")
             self.admission.check_same(candidate, logged)
             return known
+        if self._frozen:
+            reject("frozen", f"record {candidate.logged.record[:16]}")
         try:
             self.admission.take(candidate)
         except RefusedError as error:
@@ -74,7 +83,7 @@ class Batch:
             for candidate in submission.records:
                 indices.append(self.add(candidate))
         except RefusedError as error:
-            if error.check not in RECORDS:
+            if error.check not in TABLE:
                 raise  # the log itself is damaged
             return Outcome(tuple(indices), error)
         return Outcome(tuple(indices), submission.then)

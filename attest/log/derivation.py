@@ -1,20 +1,23 @@
 """Everything that follows from the entries of a log: register, root, tiles, and whether they fit.
 
 A restart believes nothing that it can compute: it hashes every leaf again, and goes on only if
-the stored root, the signed head and the tiles on disk are the ones that come out.
+the stored root, the signed head and the tiles on disk are the ones that come out. Of the records it
+reads those after the newest snapshot of the register alone; its memory does not grow with the log.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from attest.checkpoint import Checkpoint
 from attest.envelope import Envelope
 from attest.errors import FormatError, InputError, RefusedError
 from attest.log.register import LoggedRecord, Register
-from attest.log.sqlite_store import Committed, SqliteStore, StoredEntry
-from attest.merkle import Frontier, leaf_hash
-from attest.tiles import TileBuilder, TileDirectory, TileFile
+from attest.log.snapshot import Snapshot, damaged_snapshot
+from attest.log.store import Committed, Store, StoredEntry
+from attest.merkle import Frontier, leaf_hash, tree_root
+from attest.tiles import TILE_HEIGHT, TILE_WIDTH, TileBuilder, TileFile, Tiles
 
 
 @dataclass(slots=True)
@@ -38,6 +41,7 @@ class Derivation:
             self.register.observe(read_record(entry))
         except (FormatError, KeyError) as error:
             raise damaged_entry(entry.index, str(error)) from None
+        self.register.settle()
         self.frontier.append(leaf_hash(entry.leaf))
 
     def check_committed(self, committed: Committed) -> None:
@@ -55,34 +59,77 @@ class Derivation:
             )
 
 
-def derive(
-    store: SqliteStore, tiles: TileDirectory, head: Checkpoint, register: Register
-) -> Derivation:
+class Restart:
     """Derive a log's state from its store; check it against root, signed head and tiles.
 
     Raises:
-        RefusedError: naming the first damage found.
-        InputError: if store or tiles cannot be read.
+        RefusedError: from `derive`, naming the first damage found.
+        InputError: from `derive`, if store or tiles cannot be read.
     """
-    derivation = Derivation(register)
-    committed = store.committed()
-    check_not_behind(committed.size, head)
-    if store.count() != committed.size:
-        raise RefusedError("log store has entries that were never committed", check="store")
-    for entry in store.entries(0, committed.size):
-        if entry.index < head.size:
+
+    def __init__(
+        self, store: Store, tiles: Tiles, head: Checkpoint, new_register: Callable[[], Register]
+    ) -> None:
+        self._store = store
+        self._tiles = tiles
+        self._head = head
+        data = store.snapshot()
+        self._snapshot = None if data is None else Snapshot.from_bytes(data)
+        self._register = new_register()
+        if self._snapshot is not None:
+            self._register = self._snapshot.register
+        self._known = 0 if self._snapshot is None else self._snapshot.at.size
+
+    def derive(self, committed: Committed) -> Derivation:
+        """Derive the state of the first `committed.size` entries; others may write meanwhile."""
+        check_not_behind(committed.size, self._head)
+        if self._known > committed.size:
+            raise damaged_snapshot("it knows more entries than there are")
+        derivation = Derivation(self._register)
+        # Whole tiles that a snapshot and the signed head cover: hashed, and no more.
+        whole = min(self._known, self._head.size) // TILE_WIDTH * TILE_WIDTH
+        self._hash(derivation, whole)
+        for entry in self._store.entries(whole, committed.size):
+            self._check(derivation)
+            self._take(derivation, entry)
+        self._check(derivation)
+        for file in derivation.builder.open_files():
+            check_file(self._tiles, file)
+        derivation.check_committed(committed)
+        return derivation
+
+    def _hash(self, derivation: Derivation, whole: int) -> None:
+        hashes: list[bytes] = []
+        for entry in self._store.entries(0, whole):
+            hashes.append(leaf_hash(entry.leaf))
+            if len(hashes) == TILE_WIDTH:
+                for file in derivation.builder.add_hashes(hashes):
+                    check_file(self._tiles, file)
+                derivation.frontier.append_subtree(tree_root(hashes), TILE_HEIGHT)
+                hashes = []
+
+    def _take(self, derivation: Derivation, entry: StoredEntry) -> None:
+        if entry.index < self._head.size:
             for file in derivation.builder.add(entry.leaf):
-                check_file(tiles, file)
+                check_file(self._tiles, file)
+        if entry.index < self._known:
+            derivation.frontier.append(leaf_hash(entry.leaf))
+            return
         derivation.extend(entry)
         # A record that is not found by its hash would be logged a second time.
-        if store.index_of(entry.record) != entry.index:
+        if self._store.index_of(entry.record) != entry.index:
             raise damaged_entry(entry.index, "not found by its record hash")
-        if derivation.frontier.size == head.size:
-            check_head(derivation.frontier, head)
-    for file in derivation.builder.open_files():
-        check_file(tiles, file)
-    derivation.check_committed(committed)
-    return derivation
+
+    def _check(self, derivation: Derivation) -> None:
+        """Hold the entries so far to the snapshot and the signed head, where they end here."""
+        frontier = derivation.frontier
+        if frontier.size == self._head.size:
+            check_head(frontier, self._head)
+        snapshot = self._snapshot
+        if snapshot is None or frontier.size != snapshot.at.size:
+            return
+        if frontier.root() != snapshot.at.root:
+            raise damaged_snapshot("the entries do not lead to its root")
 
 
 def check_not_behind(size: int, head: Checkpoint) -> None:
@@ -104,7 +151,13 @@ def check_head(frontier: Frontier, head: Checkpoint) -> None:
         )
 
 
-def check_file(tiles: TileDirectory, file: TileFile) -> None:
+def check_count(store: Store, committed: Committed) -> None:
+    """Check that the store holds no entry beyond those that it says it committed."""
+    if store.count() != committed.size:
+        raise RefusedError("log store has entries that were never committed", check="store")
+
+
+def check_file(tiles: Tiles, file: TileFile) -> None:
     """Check that a tile or bundle on disk is the one that the entries give.
 
     A partial one may have made way for the full one, before a head was signed over that.

@@ -8,11 +8,33 @@ else learns of it, and only over the head that the writer had read (compare and 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 from attest.durable_file import read_file, replace_file
 from attest.errors import InputError, RefusedError
 from attest.file_lock import locked
 from attest.note import MAX_NOTE_BYTES
+
+
+class Heads(Protocol):
+    """Hold the newest signed checkpoint of one log.
+
+    Raises:
+        InputError: from every method, if the place cannot be read or written; the old head is then
+            still there.
+    """
+
+    def create(self, note: bytes) -> None:
+        """Store a log's first head; InputError if there is one already."""
+        ...
+
+    def read(self) -> bytes:
+        """Return the signed head; InputError if it is missing."""
+        ...
+
+    def swap(self, expected: bytes, note: bytes) -> None:
+        """Store a new head if the stored one is `expected`, else RefusedError (check `head`)."""
+        ...
 
 
 class HeadStore:
@@ -50,8 +72,12 @@ class HeadStore:
         """
         with locked(self._lock):
             if self.read() != expected:
-                raise RefusedError(
-                    f"{self._path}: another writer has signed a newer head; open the log again",
-                    check="head",
-                )
+                raise head_moved(str(self._path))
             replace_file(self._path, note)
+
+
+def head_moved(where: str) -> RefusedError:
+    """Return the refusal of a head that was signed over another than the stored one."""
+    return RefusedError(
+        f"{where}: another writer has signed a newer head; open the log again", check="head"
+    )

@@ -38,6 +38,11 @@ class Layout:
         return self.root / "log.json"
 
     @property
+    def places(self) -> Path:
+        """Return the file that says which parts lie elsewhere."""
+        return self.root / "places.json"
+
+    @property
     def lock(self) -> Path:
         """Return the lock of whoever appends."""
         return self.root / "lock"

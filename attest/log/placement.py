@@ -141,7 +141,7 @@ def _final(place: Place, final: Final) -> str | None:
     if place.register.runs[final.run].final:
         return "final-conflict"
     # After the final nothing of the run is admitted: coming too early, it would shut steps out.
-    return None if final.steps <= place.register.reached(final.run) else "final-early"
+    return None if final.steps <= place.register.runs[final.run].reached else "final-early"
 
 
 def _intent(place: Place, intent: Intent) -> str | None:

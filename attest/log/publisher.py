@@ -10,15 +10,17 @@ from dataclasses import dataclass
 
 from attest.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from attest.cosignature import open_cosigned
-from attest.durable_file import read_file, replace_file
 from attest.errors import InputError, RefusedError
 from attest.keys import PrivateKey
-from attest.log.head_store import HeadStore
-from attest.log.layout import Layout, LogNames
+from attest.log.head_store import Heads
+from attest.log.layout import LogNames
 from attest.merkle import verify_consistency
-from attest.note import MAX_NOTE_BYTES, Note
-from attest.tiles import TileBuilder, TileDirectory, TileTree
+from attest.note import Note
+from attest.tiles import CHECKPOINT_PATH, TileBuilder, TileFile, Tiles, TileTree
 from attest.witness import Witness
+
+# Files that are written at once: enough that their syncs share the disk's, and no more in memory.
+_FILES_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,39 +31,53 @@ class Signers:
     witness: Witness
 
 
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """Hold a signed head as it is stored, and as it reads."""
+
+    note: bytes
+    head: Checkpoint
+
+
 class Publisher:
     """Hold the newest signed head of a log and its published files.
+
+    Reading is safe from every thread; who signs or publishes holds the log's turn to publish.
 
     Raises:
         InputError: if there is no signed head.
         RefusedError: if the head is not signed by the log's key.
     """
 
-    def __init__(self, layout: Layout, names: LogNames) -> None:
-        self.tiles = TileDirectory(layout.root)
-        self._layout = layout
+    def __init__(self, tiles: Tiles, heads: Heads, names: LogNames) -> None:
+        self.tiles = tiles
         self._names = names
-        self._heads = HeadStore(layout.head)
-        self._note = b""
-        self.head = self.refresh()
-        self._tree = TileTree(self.tiles.read, 0)
+        self._heads = heads
+        note = heads.read()
+        self._signed = _Signed(note, open_checkpoint(note, names.log))
+        self._tree = TileTree(tiles.read, 0)
+
+    @property
+    def head(self) -> Checkpoint:
+        """Return the newest signed head as it was last read or signed."""
+        return self._signed.head
 
     def refresh(self) -> Checkpoint:
         """Read the signed head again: another process may have signed since."""
         note = self._heads.read()
-        if note != self._note:
-            self.head = open_checkpoint(note, self._names.log)
-            self._note = note
+        if note != self._signed.note:
+            self._signed = _Signed(note, open_checkpoint(note, self._names.log))
         return self.head
 
     def tree(self) -> TileTree:
         """Return the tree of the signed head, after checking that its tiles lead to the root."""
-        if self._tree.size != self.head.size:
-            tree = TileTree(self.tiles.read, self.head.size)
-            if tree.root() != self.head.root:
-                raise _tiles_differ(self.head.size)
+        head, tree = self.head, self._tree
+        if tree.size != head.size:
+            tree = TileTree(self.tiles.read, head.size)
+            if tree.root() != head.root:
+                raise _tiles_differ(head.size)
             self._tree = tree
-        return self._tree
+        return tree
 
     def write_tiles(self, builder: TileBuilder, leaves: Iterable[bytes]) -> TileBuilder:
         """Write the files that further leaves complete or leave open; return their builder.
@@ -69,11 +85,13 @@ class Publisher:
         The given builder is left as it is: after a full disk the same leaves come again.
         """
         builder = builder.copy()
+        files: list[TileFile] = []
         for leaf in leaves:
-            for file in builder.add(leaf):
-                self.tiles.write(file)
-        for file in builder.open_files():
-            self.tiles.write(file)
+            files += builder.add(leaf)
+            if len(files) >= _FILES_AT_ONCE:
+                self.tiles.write(files)
+                files = []
+        self.tiles.write([*files, *builder.open_files()])
         return builder
 
     def sign(self, new: Checkpoint, key: PrivateKey) -> None:
@@ -86,12 +104,12 @@ class Publisher:
         tree = TileTree(self.tiles.read, new.size)
         if tree.root() != new.root:
             raise _tiles_differ(new.size)
-        old = self.head
-        proof = tree.consistency_path(old.size, new.size)
-        verify_consistency(old.size, new.size, proof, old.root, new.root)
+        old = self._signed
+        proof = tree.consistency_path(old.head.size, new.size)
+        verify_consistency(old.head.size, new.size, proof, old.head.root, new.root)
         note = sign_checkpoint(new, key).to_bytes()
-        self._heads.swap(self._note, note)
-        self._note, self.head, self._tree = note, new, tree
+        self._heads.swap(old.note, note)
+        self._signed, self._tree = _Signed(note, new), tree
 
     def publish(self, witness: Witness) -> bytes:
         """Have the signed head cosigned and put it where readers look; return it.
@@ -100,21 +118,21 @@ class Publisher:
             RefusedError: if the witness does not cosign.
             EquivocationError: if the witness has seen another root for this size.
         """
-        signed = Note.from_bytes(self._note)
-        if self._layout.checkpoint.exists():
+        signed, head = Note.from_bytes(self._signed.note), self.head
+        if self.tiles.has(CHECKPOINT_PATH):
             published = self.published()
             if Note.from_bytes(published).text == signed.text:
                 return published
-        seen = witness.size(self.head.origin)
-        if seen > self.head.size:
+        seen = witness.size(head.origin)
+        if seen > head.size:
             raise RefusedError(
-                f"log {self.head.origin} is at size {self.head.size}, its witness has cosigned "
+                f"log {head.origin} is at size {head.size}, its witness has cosigned "
                 f"{seen}: the log was restored from an old copy",
                 check="rollback",
             )
-        proof = self.tree().consistency_path(seen, self.head.size)
-        cosigned = signed.signed_also(witness.cosign(seen, proof, self._note)).to_bytes()
-        replace_file(self._layout.checkpoint, cosigned)
+        proof = self.tree().consistency_path(seen, head.size)
+        cosigned = signed.signed_also(witness.cosign(seen, proof, self._signed.note)).to_bytes()
+        self.tiles.publish(cosigned)
         return cosigned
 
     def published(self) -> bytes:
@@ -124,11 +142,11 @@ class Publisher:
             InputError: if there is none.
             RefusedError: if a line is missing or wrong.
         """
-        data = read_file(self._layout.checkpoint, MAX_NOTE_BYTES)
+        data = self.tiles.read(CHECKPOINT_PATH)
         if not open_cosigned(data, self._names.log, [self._names.witness]).cosignatures:
             raise RefusedError(
-                f"{self._layout.checkpoint}: the log's witness has not cosigned it; delete it, and "
-                "the next checkpoint writes it anew",
+                f"log {self._names.origin}: its witness has not cosigned the published checkpoint; "
+                "delete that, and the next checkpoint writes it anew",
                 check="cosignature",
             )
         return data

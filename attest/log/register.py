@@ -5,8 +5,9 @@ Derived from the entries alone, in their order; a restart derives it again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from attest.envelope import Envelope, row_hash
 from attest.keys import Role, keyid
@@ -81,11 +82,15 @@ class LoggedRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """Hold a run: its contract and key, the largest attempt number, the final record if any."""
+    """Hold a run: its contract and key, the largest attempt number, the final record if any.
+
+    `reached` is the last step that the log has a step or segment for.
+    """
 
     contract: str
     public: bytes
     attempts: int = 0
+    reached: int = 0
     final: str | None = None
 
 
@@ -108,69 +113,104 @@ class AttemptState:
     segment_tail: str | None = None
 
 
+_Value = TypeVar("_Value")
+_ABSENT = object()
+
+
 @dataclass(slots=True)
 class Register:
-    """Hold everything that the admission rules ask about, but for single records."""
+    """Hold everything that the admission rules ask about, but for single records.
+
+    What was written since `settle` can be undone: a commit may fail.
+    """
 
     roles: dict[str, Role] = field(default_factory=dict[str, Role])
     publics: dict[str, bytes] = field(default_factory=dict[str, bytes])
-    contracts: set[str] = field(default_factory=set[str])
+    contracts: dict[str, None] = field(default_factory=dict[str, None])
     runs: dict[str, RunState] = field(default_factory=dict[str, RunState])
     attempts: dict[str, AttemptState] = field(default_factory=dict[str, AttemptState])
+    _journal: list[tuple[dict[str, Any], str, Any]] = field(
+        default_factory=list[tuple[dict[str, Any], str, Any]]
+    )
 
-    def copy(self) -> Register:
-        """Return a register that can go on alone; its values are shared and frozen."""
-        return Register(
-            dict(self.roles),
-            dict(self.publics),
-            set(self.contracts),
-            dict(self.runs),
-            dict(self.attempts),
-        )
+    def settle(self) -> None:
+        """Make everything written so far final."""
+        self._journal.clear()
+
+    def undo(self) -> None:
+        """Take back everything written since the register was settled."""
+        while self._journal:
+            table, key, before = self._journal.pop()
+            if before is _ABSENT:
+                del table[key]
+            else:
+                table[key] = before
 
     def introduce(self, public: bytes) -> None:
         """Remember a public key by its keyid; what it may sign shows when it first does."""
-        self.publics[keyid(public)] = public
+        self._set(self.publics, keyid(public), public)
 
     def observe(self, entry: LoggedRecord) -> None:
         """Take account of one more entry of the log."""
         role = SIGNING_ROLES[type(entry.statement)]
         for signer in entry.signers:
-            self.roles[signer] = role
+            self._set(self.roles, signer, role)
         match entry.statement:
             case Step() as step:
-                line = self.attempts[step.attempt]
-                self.attempts[step.attempt] = replace(
-                    line, step=step.row.step, tail=entry.row_hash()
-                )
+                self._extend(step.attempt, step=step.row.step, tail=entry.row_hash())
             case Segment() as segment:
-                line = self.attempts[segment.attempt]
-                self.attempts[segment.attempt] = replace(
-                    line, segment=segment.last, segment_tail=segment.last_row
-                )
+                self._extend(segment.attempt, segment=segment.last, segment_tail=segment.last_row)
             case ContractStatement() as published:
-                self.contracts.add(published.contract.id)
+                self._set(self.contracts, published.contract.id, None)
             case Genesis() as genesis:
                 public = bytes.fromhex(genesis.run_key)
                 self.introduce(public)
-                self.runs[entry.record] = RunState(genesis.contract, public)
+                self._set(self.runs, entry.record, RunState(genesis.contract, public))
             case Attempt() as attempt:
                 self._observe_attempt(entry.record, attempt)
             case Final() as final:
-                self.runs[final.run] = replace(self.runs[final.run], final=entry.record)
+                run = replace(self.runs[final.run], final=entry.record)
+                self._set(self.runs, final.run, run)
             case _:
                 return
 
-    def reached(self, run: str) -> int:
-        """Return the last step of a run that the log has a step or segment for."""
-        lines = (line for line in self.attempts.values() if line.run == run)
-        return max((max(line.step, line.segment) for line in lines), default=0)
+    def _extend(
+        self,
+        attempt: str,
+        *,
+        step: int | None = None,
+        tail: str | None = None,
+        segment: int | None = None,
+        segment_tail: str | None = None,
+    ) -> None:
+        line = self.attempts[attempt]
+        grown = AttemptState(
+            line.run,
+            line.resumed_from,
+            line.workers,
+            line.start,
+            line.step if step is None else step,
+            line.segment if segment is None else segment,
+            line.tail if tail is None else tail,
+            line.segment_tail if segment_tail is None else segment_tail,
+        )
+        self._set(self.attempts, attempt, grown)
+        self._reach(line.run, max(grown.step, grown.segment))
+
+    def _reach(self, run: str, step: int) -> None:
+        state = self.runs[run]
+        if step > state.reached:
+            grown = RunState(state.contract, state.public, state.attempts, step, state.final)
+            self._set(self.runs, run, grown)
 
     def _observe_attempt(self, record: str, attempt: Attempt) -> None:
-        workers = _by_keyid(bytes.fromhex(key) for key in attempt.worker_keys)
-        self.publics |= workers
-        self.runs[attempt.run] = replace(self.runs[attempt.run], attempts=attempt.number)
-        self.attempts[record] = AttemptState(
+        workers = {keyid(public): public for public in map(bytes.fromhex, attempt.worker_keys)}
+        for name, public in workers.items():
+            self._set(self.publics, name, public)
+        state = replace(self.runs[attempt.run], attempts=attempt.number)
+        self._set(self.runs, attempt.run, state)
+        self._reach(attempt.run, attempt.step)
+        line = AttemptState(
             run=attempt.run,
             resumed_from=attempt.resumed_from,
             workers=workers,
@@ -178,7 +218,10 @@ class Register:
             step=attempt.step,
             segment=attempt.step,
         )
+        self._set(self.attempts, record, line)
 
-
-def _by_keyid(publics: Iterable[bytes]) -> dict[str, bytes]:
-    return {keyid(public): public for public in publics}
+    def _set(self, table: dict[str, _Value], key: str, value: _Value) -> None:
+        before = table.get(key, _ABSENT)
+        if before is not value:
+            self._journal.append((table, key, before))
+            table[key] = value

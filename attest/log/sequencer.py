@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -17,41 +17,50 @@ from attest.checkpoint import Checkpoint, sign_checkpoint
 from attest.durable_file import make_directory, replace_file
 from attest.envelope import Envelope
 from attest.errors import InputError
-from attest.file_lock import locked
 from attest.keys import ALG_ED25519, PrivateKey, Role, VerifierKey, keyid
 from attest.log.admission import Candidate
 from attest.log.batch import Batch, SecondFinalError
-from attest.log.derivation import check_not_behind, derive
-from attest.log.head_store import HeadStore
+from attest.log.derivation import Restart, check_count, check_not_behind
 from attest.log.layout import Layout, LogNames
+from attest.log.places import Places
 from attest.log.publisher import Publisher, Signers, no_keys
+from attest.log.reader import LogReader
 from attest.log.register import Register
-from attest.log.sqlite_store import Committed, SqliteStore
+from attest.log.snapshot import SNAPSHOT_EVERY, Snapshot
+from attest.log.store import Addition, Committed, Turn
 from attest.log.submission import Outcome, Submission
-from attest.merkle import EMPTY_ROOT, leaf_hash, verify_inclusion
-from attest.tiles import TileTree
+from attest.merkle import EMPTY_ROOT, leaf_hash
 from attest.witness import Clock, Witness
 
 
-class LocalLog:
+class LocalLog(LogReader):
     """Keep a log in a directory; several processes and threads may hold it open.
 
     `create` makes one, `open` opens one. Every method may raise InputError (disk, locks) or
     RefusedError (damage); nothing is half done then, and the log stays usable.
+
+    Three connections to its store: records are appended by one, published by another and read by a
+    third, so that nobody waits for tiles to be written but who asked for a checkpoint.
     """
 
     def __init__(self, layout: Layout, names: LogNames, signers: Signers | None) -> None:
+        places = Places.read(layout)
         self._layout = layout
-        self._names = names
         self._signers = signers
-        self._mutex = threading.RLock()
-        self._store = SqliteStore(layout.store)
+        self._appending = threading.RLock()
+        self._publishing = threading.RLock()
+        self._store = places.open_store(layout)
         try:
-            with locked(layout.lock):
-                self._publisher = Publisher(layout, names)
-                head, tiles = self._publisher.head, self._publisher.tiles
-                register = new_register(names, self._store.public_keys())
-                self._derived = derive(self._store, tiles, head, register)
+            tiles, heads = places.open_tiles(layout), places.open_heads(layout)
+            with self._store.exclusive(Turn.APPEND):
+                publisher = Publisher(tiles, heads, names)
+                committed = self._store.committed()
+                check_count(self._store, committed)
+            keys = self._store.public_keys()
+            restart = Restart(self._store, tiles, publisher.head, lambda: new_register(names, keys))
+            self._derived = restart.derive(committed)
+            self._publish_store = places.open_store(layout)
+            super().__init__(names, places.open_store(layout), publisher)
         except BaseException:
             self._store.close()
             raise
@@ -64,12 +73,15 @@ class LocalLog:
         witness_key: PrivateKey,
         origin: str,
         *,
+        places: Places | None = None,
         clock: Clock = time.time,
     ) -> LocalLog:
         """Make an empty log with a witness of its own, and publish its empty tree.
 
+        `places` are where its parts lie, by default all in the directory.
+
         Raises:
-            InputError: if the directory holds anything already.
+            InputError: if the directory, or one of the places, holds anything already.
         """
         layout = Layout(Path(directory))
         make_directory(layout.root)
@@ -78,9 +90,8 @@ class LocalLog:
         log = VerifierKey(origin, ALG_ED25519, log_key.public)
         witness = Witness.create(layout.witness, witness_key, f"{origin}/witness", clock)
         witness.register(log)
-        SqliteStore.create(layout.store).close()
         empty = sign_checkpoint(Checkpoint(origin, 0, EMPTY_ROOT), log_key)
-        HeadStore(layout.head).create(empty.to_bytes())
+        (places or Places()).create(layout, empty.to_bytes())
         names = LogNames(log, witness.vkey)
         layout.write_names(names)
         created = cls(layout, names, Signers(log_key, witness))
@@ -109,8 +120,9 @@ class LocalLog:
 
     def close(self) -> None:
         """Close the store; nothing acknowledged is lost without."""
-        with self._mutex:
-            self._store.close()
+        with self._appending, self._publishing, self._reading:
+            for store in (self._store, self._publish_store, self._read_store):
+                store.close()
 
     def __enter__(self) -> LocalLog:
         return self
@@ -123,22 +135,6 @@ class LocalLog:
     ) -> None:
         self.close()
 
-    @property
-    def names(self) -> LogNames:
-        """Return the log's and its witness's verifier keys."""
-        return self._names
-
-    @property
-    def origin(self) -> str:
-        """Return the origin line of the log's checkpoints."""
-        return self._names.origin
-
-    @property
-    def size(self) -> int:
-        """Return how many records are acknowledged, by this process or another."""
-        with self._mutex:
-            return self._store.committed().size
-
     def append(self, envelopes: Iterable[Envelope], *, keys: Iterable[bytes] = ()) -> list[int]:
         """Log records, all or none, and return their indices; a record has one index for ever.
 
@@ -148,11 +144,12 @@ class LocalLog:
         Raises:
             RefusedError: whose `check` is a code of `admission.REFUSALS`.
         """
+        candidates = [Candidate.of(envelope) for envelope in envelopes]
         with self._exclusive():
-            batch = self._batch()
+            batch = self._batch(candidates)
             batch.admission.introduce(keys)
             try:
-                indices = [batch.add(Candidate.of(envelope)) for envelope in envelopes]
+                indices = [batch.add(candidate) for candidate in candidates]
             except SecondFinalError as error:
                 self._keep_conflict(error)
                 raise
@@ -166,7 +163,7 @@ class LocalLog:
         by it. What is returned is on the disk.
         """
         with self._exclusive():
-            batch = self._batch()
+            batch = self._batch(record for one in submissions for record in one.records)
             outcomes = [batch.take(submission) for submission in submissions]
             self._commit(batch)
             for outcome in outcomes:
@@ -184,41 +181,22 @@ class LocalLog:
         if self._signers is None:
             raise no_keys(self.origin)
         with self._exclusive():
-            frontier, builder = self._derived.frontier, self._derived.builder
-            if self._publisher.head.size < frontier.size:
-                entries = self._store.entries(builder.size, frontier.size)
-                leaves = (entry.leaf for entry in entries)
+            frontier = self._derived.frontier.copy()
+        new = Checkpoint(self.origin, frontier.size, frontier.root())
+        with self._publishing, self._publish_store.exclusive(Turn.PUBLISH):
+            # Another process may have signed a larger one by now.
+            if self._publisher.refresh().size < new.size:
+                builder = self._derived.builder
+                leaves = (e.leaf for e in self._publish_store.entries(builder.size, new.size))
                 self._derived.builder = self._publisher.write_tiles(builder, leaves)
-                new = Checkpoint(self.origin, frontier.size, frontier.root())
                 self._publisher.sign(new, self._signers.log)
             return self._publisher.publish(self._signers.witness)
 
-    def published(self) -> bytes:
-        """Return the newest published checkpoint: the log's line and its witness's."""
-        return self._publisher.published()
-
-    def entry(self, index: int) -> Envelope:
-        """Return one acknowledged record."""
-        with self._mutex:
-            return Envelope.from_bytes(self._store.leaf(index))
-
-    def entries(self, start: int, stop: int) -> Iterator[Envelope]:
-        """Yield the records `start` to `stop` (excluded).
-
-        Raises:
-            InputError: if the log has not got so far.
-        """
-        if not 0 <= start <= stop <= self.size:
-            raise InputError(f"log {self.origin} has no entries {start} to {stop}")
-        for first in range(start, stop, 256):
-            with self._mutex:
-                chunk = list(self._store.entries(first, min(first + 256, stop)))
-            yield from (Envelope.from_bytes(entry.leaf) for entry in chunk)
-
-    def index_of(self, record_hash: bytes) -> int | None:
-        """Return the index of a record, None if it is not in the log."""
-        with self._mutex:
-            return self._store.index_of(record_hash)
+    def freeze(self) -> bytes:
+        """Take no record any more, for good; return the checkpoint of all there are."""
+        with self._exclusive():
+            self._store.freeze()
+        return self.checkpoint()
 
     def last_step(self, attempt: str) -> int | None:
         """Return the last step of an attempt (record hash, hex) that a step or a segment covers.
@@ -229,41 +207,35 @@ class LocalLog:
             line = self._derived.register.attempts.get(attempt)
             return None if line is None else max(line.step, line.segment)
 
-    def inclusion(self, index: int, size: int) -> list[bytes]:
-        """Return the inclusion path of an entry in the first `size` entries, from the tiles."""
-        with self._mutex:
-            path = self._tree(size).inclusion_path(index, size)
-            head = self._publisher.head
-            if size == head.size:
-                leaf = leaf_hash(self._store.leaf(index))
-                verify_inclusion(index, size, leaf, path, head.root)
-            return path
-
-    def consistency(self, old: int, new: int) -> list[bytes]:
-        """Return the proof that the first `old` entries are a prefix of the first `new`."""
-        with self._mutex:
-            return self._tree(new).consistency_path(old, new)
-
-    def _tree(self, size: int) -> TileTree:
-        if size > self._publisher.head.size:
-            self._publisher.refresh()
-        if size > self._publisher.head.size:
-            raise InputError(f"log {self.origin} has no signed head of {size}; checkpoint it first")
-        return self._publisher.tree()
-
-    def _batch(self) -> Batch:
-        register, size = self._derived.register.copy(), self._derived.frontier.size
-        return Batch(self._store, register, self.origin, size)
+    def _batch(self, candidates: Iterable[Candidate]) -> Batch:
+        derived = self._derived
+        batch = Batch(self._store, derived.register, self.origin, derived.frontier.size)
+        batch.look_up(candidates)
+        return batch
 
     def _commit(self, batch: Batch) -> None:
         if not batch.entries:
             return
-        frontier = self._derived.frontier.copy()
+        before, frontier = self._derived.frontier, self._derived.frontier.copy()
         for entry in batch.entries:
             frontier.append(leaf_hash(entry.leaf))
-        committed = Committed(frontier.size, frontier.root())
-        self._store.append(batch.entries, batch.used_keys(), committed)
-        self._derived.register, self._derived.frontier = batch.register, frontier
+        after = Committed(frontier.size, frontier.root())
+        self._store.append(
+            Addition(
+                Committed(before.size, before.root()),
+                after,
+                batch.entries,
+                batch.used_keys(),
+                self._snapshot(before.size, after),
+            )
+        )
+        self._derived.register.settle()
+        self._derived.frontier = frontier
+
+    def _snapshot(self, before: int, after: Committed) -> bytes | None:
+        if before // SNAPSHOT_EVERY == after.size // SNAPSHOT_EVERY:
+            return None
+        return Snapshot(after, self._derived.register).to_bytes()
 
     def _keep_conflict(self, error: SecondFinalError) -> None:
         path = self._layout.conflicts / f"{error.run}.jsonl"
@@ -274,8 +246,11 @@ class LocalLog:
 
     @contextmanager
     def _exclusive(self) -> Generator[None]:
-        """Hold the log against other threads and processes, up to date with what they did."""
-        with self._mutex, locked(self._layout.lock):
+        """Hold the log against other threads and processes, up to date with what they did.
+
+        What was judged inside but not committed is forgotten at the end.
+        """
+        with self._appending, self._store.exclusive(Turn.APPEND):
             committed, head = self._store.committed(), self._publisher.refresh()
             check_not_behind(committed.size, head)
             if committed.size != self._derived.frontier.size:
@@ -283,8 +258,12 @@ class LocalLog:
                     self._derived.extend(entry)
                 for public in self._store.public_keys():
                     self._derived.register.introduce(public)
+                self._derived.register.settle()
             self._derived.check_committed(committed)
-            yield
+            try:
+                yield
+            finally:
+                self._derived.register.undo()
 
 
 def new_register(names: LogNames, keys: Iterable[bytes]) -> Register:

@@ -131,7 +131,7 @@ def test_written_files_are_read_back_and_full_ones_replace_partial_ones(tmp_path
     for index in range(256):
         for file in (*builder.add(leaf(index)), *builder.open_files()):
             if index in (10, 255):
-                directory.write(file)
+                directory.write([file])
     assert set(directory.names()) == {bundle_path(0), tile_path(0, 0), tile_path(1, 0, 1)}
     assert TileTree(directory.read, 256).root() == merkle.tree_root(HASHES[:256])
 
@@ -139,7 +139,7 @@ def test_written_files_are_read_back_and_full_ones_replace_partial_ones(tmp_path
 def test_file_that_cannot_be_written_is_an_input_error(tmp_path: Path):
     (tmp_path / "tile").write_text("in the way")
     with pytest.raises(InputError, match="cannot make directory"):
-        TileDirectory(tmp_path).write(TileFile(tile_path(0, 0, 1), bytes(32)))
+        TileDirectory(tmp_path).write([TileFile(tile_path(0, 0, 1), bytes(32))])
 
 
 @settings(max_examples=200, deadline=None)

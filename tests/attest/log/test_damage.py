@@ -4,11 +4,10 @@ import json
 import resource
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -416,17 +415,27 @@ def test_disk_that_fills_during_a_checkpoint_leaves_a_log_that_goes_on(
     trainer = lab.Lab()
     log.append([*trainer.opening(), *trainer.train(1, 1, 260)], keys=[trainer.author])
     left = [writes]
-    real = durable_file.replace_file
+    real, create = durable_file.replace_file, durable_file.create_files
 
-    def until_full(path: Path, data: bytes) -> None:
+    def take(path: Path) -> None:
         if left[0] == 0:
             raise InputError(f"cannot write {path}: no space left")
         left[0] -= 1
+
+    def until_full(path: Path, data: bytes) -> None:
+        take(path)
         real(path, data)
 
+    def create_until_full(contents: Mapping[Path, bytes]) -> set[Path]:
+        for path, data in contents.items():
+            take(path)
+            create({path: data})
+        return set()
+
     with monkeypatch.context() as patch:
-        for module in ("tiles", "witness", "log.head_store", "log.publisher"):
+        for module in ("tiles", "witness", "log.head_store"):
             patch.setattr(f"attest.{module}.replace_file", until_full)
+        patch.setattr("attest.tiles.create_files", create_until_full)
         with pytest.raises(InputError, match="no space left"):
             log.checkpoint()
     fsck(directory)
@@ -439,7 +448,7 @@ def test_disk_that_fills_during_a_checkpoint_leaves_a_log_that_goes_on(
 def test_full_disk_under_a_tile_is_one_line(tmp_path: Path):
     from attest.tiles import TileDirectory
 
-    write: Callable[[TileFile], Any] = TileDirectory(tmp_path).write
+    files = TileDirectory(tmp_path)
     with files_limited_to(1000), pytest.raises(InputError, match="cannot write"):
-        write(TileFile("tile/0/000", bytes(8192)))
+        files.write([TileFile("tile/0/000", bytes(8192))])
     assert list((tmp_path / "tile" / "0").iterdir()) == []

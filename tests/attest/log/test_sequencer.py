@@ -1,5 +1,6 @@
 """The log: an index for ever, heads that only grow, and proofs that strangers accept."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -235,8 +236,9 @@ def test_tile_that_reached_the_disk_altered_is_not_signed_over(
 ):
     write = TileDirectory.write
 
-    def faulty(self: TileDirectory, file: TileFile) -> None:
-        write(self, TileFile(file.path, file.data[:-1] + bytes([file.data[-1] ^ 1])))
+    def faulty(self: TileDirectory, files: Sequence[TileFile]) -> None:
+        altered = (f.data[:-1] + bytes([f.data[-1] ^ 1]) for f in files)
+        write(self, [TileFile(f.path, data) for f, data in zip(files, altered, strict=True)])
 
     with monkeypatch.context() as patch:
         patch.setattr(TileDirectory, "write", faulty)
@@ -299,10 +301,15 @@ def test_crash_between_tiles_and_signing_is_made_good(
     log.append(trained.train(1, 301, 310))
     fsck(run_directory / "log")
     tile = run_directory / "log" / "tile" / "0" / "000"
-    tile.write_bytes(tile.read_bytes()[:-1] + bytes([tile.read_bytes()[-1] ^ 1]))
+    data = tile.read_bytes()
+    tile.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(RefusedError, match="tile/0/000"):
         fsck(run_directory / "log")
     log.close()
+    there = pytest.raises(RefusedError, match="tile/0/000 is there already")
+    with LocalLog.open(run_directory / "log") as again, there:
+        again.checkpoint()
+    tile.write_bytes(data)
     with LocalLog.open(run_directory / "log") as again:
         merkle.verify_inclusion(
             3,
