@@ -8,7 +8,8 @@ from typing import Any
 from anh_jax.audit.bisect import FirstStep, Searched
 from anh_jax.audit.operator import Disputed
 from anh_jax.audit.parting import Parted
-from launch.bisecting import Followed, RecordedStep, worst
+from anh_jax.audit.scan import Scanned
+from launch.bisecting import Followed, RecordedStep, SearchedRun, WrongStart, worst
 from launch.errors import ExitCode
 from launch.output import Tone, printable, table, toned
 from launch.run_difference import Difference
@@ -39,8 +40,50 @@ class Answer:
     exit_code: ExitCode
 
 
-def searched(found: Searched, directory: Path) -> Answer:
-    """Say which step of a run is the first that does not follow."""
+def searched(run: SearchedRun, directory: Path) -> Answer:
+    """Say which step of a run is the first that does not follow, and where its refutation lies."""
+    match run.found:
+        case Searched():
+            answer = _halved(run.found, directory)
+        case Scanned():
+            answer = _scanned(run.found)
+        case WrongStart(words):
+            line = toned(f"REFUTED: {words}", Tone.BAD)
+            answer = Answer({"first": None, "start": words}, [line], ExitCode.FAILED)
+    written = run.written
+    if written is None:
+        return answer
+    file = None if written.file is None else str(written.file)
+    document = {**answer.document, "file": file, "noFile": written.words}
+    more = f"  no refutation file: {printable(written.words)}"
+    if file is not None:
+        more = f"  refutation: {file}; anybody checks it: anh verify {file}"
+    return Answer(document, [*answer.lines, more], answer.exit_code)
+
+
+def _scanned(found: Scanned) -> Answer:
+    where, first, unseen = found.stretch, found.first, len(found.unseen)
+    document: dict[str, Any] = {
+        "from": where.start,
+        "to": where.stop,
+        "stepsJudged": found.judged,
+        "stepsUnattestable": list(found.unseen),
+        "first": None if first is None else _step_document(first),
+    }
+    rows = [("judged", f"{found.judged:,} steps within bounds, in order: another execution class")]
+    if unseen:
+        rows += [("not judged", f"{unseen:,} steps; the first: {printable(found.reason)}")]
+    if first is not None:
+        lines = [_headline(first), *table([*_facts(first), *rows])]
+        return Answer(document, lines, ExitCode.FAILED)
+    if unseen:
+        line = toned("unattestable: nothing can be said of some steps here", Tone.DOUBTFUL)
+        return Answer(document, [line, *table(rows)], ExitCode.COULD_NOT_RUN)
+    line = toned(f"steps {where.start + 1} to {where.stop} each follow within bounds", Tone.GOOD)
+    return Answer(document, [line, *table(rows)], ExitCode.PASSED)
+
+
+def _halved(found: Searched, directory: Path) -> Answer:
     where, first = found.stretch, found.first
     document: dict[str, Any] = {
         "from": where.start,

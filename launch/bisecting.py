@@ -1,7 +1,7 @@
 """Carries out `anh bisect`: searches steps, parts two runs, records a step, follows a recording."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from anh_jax.audit.recording import (
 )
 from anh_jax.audit.refutation import refute, signed_parts
 from anh_jax.audit.replay import Reached
+from anh_jax.audit.results import StepResult
+from anh_jax.audit.scan import Scanned, StepScan
 from anh_jax.audit.transcript import Transcript
 from anh_jax.program.interpret import read_stored
 from anh_jax.run_directory import RunDirectory, write_atomically
@@ -34,20 +36,27 @@ from anh_jax.training.retained_steps import RetainedSteps
 from anh_jax.workbench import MeshSizes, read_materials
 from attest.canonical import parse_hex_float
 from attest.contract import Contract
-from attest.log.fsck import fsck
-from attest.log.sequencer import LocalLog
 from attest.recording import Recording
 from attest.refutation import verify_signed
 from launch.announcement import begun_run
-from launch.commands.log import log_folder
 from launch.errors import CommandError
 from launch.logged_run import read_announced, read_closed_run
+from launch.logs import check_log, open_log_of
 from launch.output import progress
 from launch.run_difference import Difference, compare
+from launch.state_sources import open_source
+from launch.step_refuting import (
+    Disputable,
+    Written,
+    write_start_refutation,
+    write_step_refutation,
+)
 from launch.virtual_devices import give_devices
 
 # Reading keeps everything: a manager that may keep fewer would remove the others.
 _KEEP_ALL = 1 << 30
+_ALL = Stretch(0, 0)
+Opened = Disputable
 
 
 @dataclass(frozen=True)
@@ -68,28 +77,74 @@ class Followed:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A closed run, opened for a search."""
+class WrongStart:
+    """A run whose state 0 is not what its init gives."""
 
-    run: RunDirectory
-    kept: KeptStates
-    search: RunSearch
+    words: str
 
 
-def search_run(directory: Path, stretch: Stretch | None) -> Searched:
-    """Find the first step of a run that does not follow from the one before."""
-    with _opened(directory) as opened:
-        total = len(opened.search.rows) if stretch is None else stretch.stop - stretch.start
-        with progress(f"bisect {directory.name}", total=most_looks(max(total, 1))) as bar:
-            looks = 0
+@dataclass(frozen=True)
+class SearchedRun:
+    """What a search of a run found, and the refutation file, where one was asked for."""
 
-            def look(looked: Looked) -> None:
-                nonlocal looks
-                looks += 1
-                where = looked.stretch
-                bar.reached(looks, {"from": where.start, "to": where.stop})
+    found: Searched | Scanned | WrongStart
+    written: Written | None = None
 
-            return opened.search.search(stretch, look)
+
+@dataclass(frozen=True)
+class Place:
+    """Where to search: a run, a stretch of it or all, and who shows states, if not its folder."""
+
+    directory: Path
+    stretch: Stretch | None = None
+    states: str | None = None
+
+
+def search_run(place: Place, out: Path | None = None) -> SearchedRun:
+    """Find the first step of a run that does not follow from the one before.
+
+    On the trainer's own execution class by halving, elsewhere by weighing each step that is shown.
+    Writes the refutation to `out` where one is asked for and what it takes is at hand.
+    """
+    with _opened(place.directory, place.states) as opened:
+        search = opened.search
+        if not (place.stretch or _ALL).start and search.first is None and _exact(search):
+            words = "state 0 is not what init gives, whose bits are the same on every machine"
+            written = None if out is None else write_start_refutation(opened, out)
+            return SearchedRun(WrongStart(words), written)
+        found = _halved(opened, place) if search.comparable else _scanned(opened, place)
+        if out is None or found.first is None or found.first.result.outcome != "refuted":
+            return SearchedRun(found)
+        return SearchedRun(found, write_step_refutation(opened, found.first, out))
+
+
+def _exact(search: RunSearch) -> bool:
+    return search.benches.materials.programs.init_kind == "exact" and not search.benches.native
+
+
+def _scanned(opened: Opened, place: Place) -> Scanned:
+    stretch = opened.search.within(place.stretch)
+    with progress(f"scan {place.directory.name}", total=stretch.stop - stretch.start) as bar:
+
+        def told(result: StepResult) -> None:
+            bar.reached(result.step - stretch.start, {"step": result.step})
+
+        return StepScan(opened.search, opened.kept).scan(stretch, told)
+
+
+def _halved(opened: Opened, place: Place) -> Searched:
+    directory, stretch = place.directory, place.stretch
+    total = len(opened.search.rows) if stretch is None else stretch.stop - stretch.start
+    with progress(f"bisect {directory.name}", total=most_looks(max(total, 1))) as bar:
+        looks = 0
+
+        def look(looked: Looked) -> None:
+            nonlocal looks
+            looks += 1
+            where = looked.stretch
+            bar.reached(looks, {"from": where.start, "to": where.stop})
+
+        return opened.search.search(stretch, look)
 
 
 def compare_runs(first: Path, second: Path) -> Parted | Difference | None:
@@ -184,22 +239,25 @@ def _committed(opened: Opened, before: Reached, contract: Contract) -> Committed
 
 
 @contextmanager
-def _opened(directory: Path) -> Generator[Opened]:
+def _opened(directory: Path, states: str | None = None) -> Generator[Opened]:
     run = begun_run(directory)
     transcript = _transcript(directory, run)
     attempts = (attempt.mesh for attempt in transcript.attempts.values())
     give_devices([MeshSizes(data=a.data, fsdp=a.fsdp, tensor=a.tensor) for a in attempts])
-    checkpoints = TrainingCheckpoints(run.checkpoints, keep=_KEEP_ALL)
-    try:
-        kept = KeptStates(transcript, checkpoints, RetainedSteps(run.retained))
+    with ExitStack() as stack:
+        if states is not None:
+            source = stack.enter_context(open_source(states, transcript))
+            kept = KeptStates(transcript, source=source)
+        else:
+            checkpoints = TrainingCheckpoints(run.checkpoints, keep=_KEEP_ALL)
+            stack.callback(checkpoints.close)
+            kept = KeptStates(transcript, checkpoints, RetainedSteps(run.retained))
         yield Opened(run, kept, RunSearch(transcript, read_materials(run), kept))
-    finally:
-        checkpoints.close()
 
 
 def _transcript(directory: Path, run: RunDirectory) -> Transcript:
-    with LocalLog.open(log_folder(directory)) as log:
-        fsck(log_folder(directory))
+    with open_log_of(directory) as log:
+        check_log(directory)
         if read_announced(log, run_id(run)).final_index is None:
             raise CommandError(f"{directory}: the run is not final; bisection comes after its end")
         return read_closed_run(log, run_id(run), run)

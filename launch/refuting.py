@@ -1,14 +1,22 @@
-"""Judges a refutation for `anh verify`: signatures and paths at once, then the one operator."""
+"""Judges a refutation for `anh verify`: signatures and paths at once, then what was computed.
+
+Each kind of file names itself in its format, and is checked by itself: nobody has to be trusted.
+"""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from attest import canonical, init_refutation, refutation, step_refutation
+from attest.digest_tree import path_text
 from attest.errors import AttestError
-from attest.refutation import Accused, Refutation, verify_refutation
+from attest.file_fields import MAX_BYTES
 from launch.compile_cache import set_compile_cache
 from launch.errors import CommandError, ExitCode
 from launch.output import Tone, printable, table, toned
+
+Facts = list[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,51 +28,134 @@ class Answer:
     exit_code: ExitCode
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What judging a file gave: `refuted` or not, why, and further values for programs."""
+
+    refuted: bool
+    words: str
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A file whose signatures and paths hold: whom it is about, and what is left to compute."""
+
+    subject: str
+    facts: Facts
+    part: str
+    judge: Callable[[], Finding]
+
+
 def check_refutation(data: bytes) -> Answer:
-    """Check a refutation and run its operator: 1 where the run is refuted, 0 where it is not.
+    """Check a refutation and compute what it is about: 1 where the run is refuted, 0 where not.
 
     Raises CommandError, exit code 2, for a file that shows nothing: a signature, a path, a value or
     the claim does not hold. Without the packages of the train extra ImportError says which.
     """
     start = time.perf_counter()
     try:
-        refutation = Refutation.from_bytes(data)
-        accused = verify_refutation(refutation)
+        case = _case(data)
     except AttestError as error:
         raise CommandError(f"no refutation: {error}") from error
     signed = (time.perf_counter() - start) * 1e3
     set_compile_cache()
-    from anh_jax.audit.refutation import judge
     from anh_jax.errors import AnhError
 
     try:
-        judged = judge(refutation)
+        found = case.judge()
     except (AttestError, AnhError) as error:
         raise CommandError(f"no refutation: {error}") from error
     total = (time.perf_counter() - start) * 1e3
-    facts = _facts(refutation, accused)
     document: dict[str, Any] = {
-        **dict(facts),
-        "refuted": not judged.excess.accepted,
-        "words": judged.words,
-        "excess": judged.excess.value,
+        **dict(case.facts),
+        "refuted": found.refuted,
+        "words": found.words,
+        **found.values,
         "milliseconds": round(total, 3),
     }
-    rows = [*facts, ("why", printable(judged.words))]
-    times = f"signatures checked in {signed:.1f} ms, the operator in {total - signed:.0f} ms"
-    if judged.excess.accepted:
-        line = toned("not refuted: the operator is within its bound", Tone.DOUBTFUL)
+    rows = [*case.facts, ("why", printable(found.words))]
+    times = f"signatures checked in {signed:.1f} ms, {case.part} in {total - signed:.0f} ms"
+    if not found.refuted:
+        line = toned(f"not refuted: {case.part} is within its bound", Tone.DOUBTFUL)
         return Answer(document, [line, *table(rows), times], ExitCode.PASSED)
-    line = toned(f"REFUTED: step {accused.step} of run {accused.run[:16]}", Tone.BAD)
+    line = toned(f"REFUTED: {case.subject}", Tone.BAD)
     return Answer(document, [line, *table(rows), times], ExitCode.FAILED)
 
 
-def _facts(refutation: Refutation, accused: Accused) -> list[tuple[str, str]]:
-    return [
+def _case(data: bytes) -> Case:
+    value = canonical.decode(data, max_bytes=MAX_BYTES)
+    form = value.get("format") if isinstance(value, dict) else None
+    match form:
+        case step_refutation.FORMAT:
+            return _step(step_refutation.StepRefutation.from_bytes(data))
+        case init_refutation.FORMAT:
+            return _start(init_refutation.InitRefutation.from_bytes(data))
+        case _:
+            return _operator(refutation.Refutation.from_bytes(data))
+
+
+def _operator(file: refutation.Refutation) -> Case:
+    accused = refutation.verify_refutation(file)
+
+    def judge() -> Finding:
+        from anh_jax.audit.refutation import judge
+
+        judged = judge(file)
+        excess = judged.excess
+        return Finding(not excess.accepted, judged.words, {"excess": excess.value})
+
+    facts = [
         ("run", accused.run),
         ("trainer", printable(accused.genesis.trainer)),
         ("step", str(accused.step)),
-        ("operator", printable(refutation.entry.text)),
+        ("operator", printable(file.entry.text)),
         ("program", accused.recording.program),
         ("backend", accused.recording.backend),
     ]
+    subject = f"step {accused.step} of run {accused.run[:16]}"
+    return Case(subject, facts, "the operator", judge)
+
+
+def _step(file: step_refutation.StepRefutation) -> Case:
+    shown = step_refutation.verify_step_refutation(file)
+
+    def judge() -> Finding:
+        words = step_refutation.broken_rule(shown, file.path)
+        if words or shown.rule != "update":
+            return Finding(bool(words), words or "its rule gives it", {})
+        from anh_jax.audit.step_refutation import judge_step
+
+        judged = judge_step(file)
+        return Finding(not judged.found.accepted, judged.words, {"b": judged.found.value})
+
+    accused = shown.accused
+    facts = [
+        ("run", accused.run),
+        ("trainer", printable(accused.genesis.trainer)),
+        ("step", str(accused.row.step)),
+        ("tensor", printable(path_text(file.path))),
+        ("element", str(file.element)),
+        ("rule", shown.rule),
+    ]
+    subject = f"step {accused.row.step} of run {accused.run[:16]}"
+    return Case(subject, facts, "the update of one element", judge)
+
+
+def _start(file: init_refutation.InitRefutation) -> Case:
+    shown = init_refutation.verify_init_refutation(file)
+
+    def judge() -> Finding:
+        from anh_jax.audit.init_refutation import judge_init
+
+        words = judge_init(file).words
+        return Finding(bool(words), words or f"{shown.name}: as init gives it", {})
+
+    facts = [
+        ("run", shown.run),
+        ("trainer", printable(shown.genesis.trainer)),
+        ("step", "0"),
+        ("tensor", printable(shown.name)),
+        ("element", str(file.element)),
+    ]
+    return Case(f"state 0 of run {shown.run[:16]}", facts, "one element of init", judge)

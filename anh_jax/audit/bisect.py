@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from anh_jax.audit.benches import Benches, placed
-from anh_jax.audit.exact import ExactJudge
+from anh_jax.audit.exact import ExactJudge, Judged
 from anh_jax.audit.kept_states import KeptStates
 from anh_jax.audit.replay import Reached, Replay, Unreached, kept_copy
 from anh_jax.audit.results import StepResult
@@ -106,12 +106,33 @@ class RunSearch:
         self._executed = 0
         bench = self.benches.of(transcript.attempts[1])
         self._first = bench.executor.initial_state(materials.contract.seed)
-        self._unmoved = Unmoved(materials, self._first)
+        self.unmoved = Unmoved(materials, self._first)
 
     @property
     def rows(self) -> tuple[SignedRow, ...]:
         """Return the signed rows of steps 1, 2, ... on the line."""
         return self.transcript.line.rows
+
+    @property
+    def first(self) -> Reached | None:
+        """Return state 0 as init draws it here, None where genesis commits another."""
+        if self._root(self._first, 0) != self.transcript.genesis.state_root:
+            return None
+        return Reached(0, kept_copy(self._first))
+
+    @property
+    def comparable(self) -> bool:
+        """Tell whether the bits of every attempt must be ours."""
+        attempts = self.transcript.attempts.values()
+        return all(self.match(attempt).comparable for attempt in attempts)
+
+    def within(self, stretch: Stretch | None) -> Stretch:
+        """Return the stretch to search, by default the whole run; AnhError where it has none."""
+        whole = Stretch(0, len(self.rows))
+        found = stretch or whole
+        if not 0 <= found.start < found.stop <= whole.stop:
+            raise AnhError(f"steps {found.start} to {found.stop}: the run has {whole.stop}")
+        return found
 
     def search(
         self, stretch: Stretch | None = None, look: Callable[[Looked], None] | None = None
@@ -120,10 +141,7 @@ class RunSearch:
 
         Raises AnhError where the stretch is none of the run's, or its first state is not at hand.
         """
-        whole = Stretch(0, len(self.rows))
-        found = stretch or whole
-        if not 0 <= found.start < found.stop <= whole.stop:
-            raise AnhError(f"steps {found.start} to {found.stop}: the run has {whole.stop}")
+        found = self.within(stretch)
         self._executed, looks = 0, 0
         good, bad = self._start(found.start), found.stop + 1
         while bad - good.step > 1:
@@ -143,14 +161,23 @@ class RunSearch:
 
     def judge(self, before: Reached) -> FirstStep:
         """Judge the step after a state by its bits, and name its batch."""
+        return self.named(before, self.judged(before).result)
+
+    def judged(self, before: Reached) -> Judged:
+        """Judge the step after a state by its bits, with what came out where it is committed."""
         signed = self.rows[before.step]
         attempt = self.transcript.attempt_of(signed)
         bench = self.benches.of(attempt)
-        judge = ExactJudge(bench, self.transcript.genesis, self.match(attempt), self._unmoved)
-        judged = judge.judge(before, signed)
-        indices = bench.reader.order.step(signed.row.step)
+        judge = ExactJudge(bench, self.transcript.genesis, self.match(attempt), self.unmoved)
+        return judge.judge(before, signed)
+
+    def named(self, before: Reached, result: StepResult) -> FirstStep:
+        """Return the result of the step after a state with the step's batch."""
+        signed = self.rows[before.step]
+        attempt = self.transcript.attempt_of(signed)
+        indices = self.benches.of(attempt).reader.order.step(signed.row.step)
         return FirstStep(
-            result=judged.result,
+            result=result,
             before=before,
             examples=tuple(int(i) for i in indices if i != PADDING),
             hosts=_hosts(attempt, len(indices)),
@@ -181,12 +208,13 @@ class RunSearch:
             if kept is not None:
                 return Reached(step, kept)
             raise AnhError(f"the search cannot start from state {step}: {self._kept.missing(step)}")
-        if self._root(self._first, 0) != self.transcript.genesis.state_root:
+        first = self.first
+        if first is None:
             raise AnhError(
                 "state 0, drawn again by init, is not the one that genesis commits: the run does "
                 "not follow from its very start, or this is another execution class"
             )
-        return Reached(0, kept_copy(self._first))
+        return first
 
     def _reach(self, start: Reached, step: int) -> "Reached | _Differs":
         """Step forward; return the state reached, or the first step whose row is another."""

@@ -17,7 +17,7 @@ import numpy as np
 from anh_jax.audit.one_element import Array, outputs_at
 from anh_jax.audit.stranger_program import check_straight, stranger_program
 from anh_jax.bounds.statistic import Statistic, largest
-from anh_jax.bounds.update_stage import Elementwise, UpdateInputs, UpdateStage
+from anh_jax.bounds.update_stage import UpdateInputs, UpdateStage
 from anh_jax.errors import AnhError, ConfigError, ProgramError
 from anh_jax.experiment_optimizers import Adafactor, OptimizerConfig
 from anh_jax.program.interpret import read_stored
@@ -100,7 +100,7 @@ class OneUpdate:
         check_straight(self._program)
         self._table = ConstantsTable.from_bytes(parts.constants)
         unit = contract.numerics.rules.roundoff.update
-        self._stage = UpdateStage(cast(Elementwise, config), unit_roundoff=unit)
+        self._stage = UpdateStage(config, unit_roundoff=unit)
 
     def judge(self, path: Path, shown: ShownStep) -> Statistic:
         """Return check B of a parameter's element and its slots.

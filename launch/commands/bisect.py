@@ -19,6 +19,8 @@ _PATH = click.Path(path_type=Path)
 @click.argument("directory", metavar="D", type=_PATH)
 @click.option("--against", metavar="D2", type=_PATH, help="Another run of the same contract.")
 @click.option("--between", metavar="8,24", help="Search from a retained state to a step.")
+@click.option("--states", metavar="DIR|URL",
+              help="Take states from here alone: anh replay --out or --serve.")  # fmt: skip
 @click.option("--record-step", type=click.IntRange(min=1), metavar="N",
               help="As the trainer: record a step operator by operator, signed.")  # fmt: skip
 @click.option("--show", multiple=True, metavar="NAME",
@@ -32,6 +34,7 @@ def command(
     directory: Path,
     against: Path | None,
     between: str | None,
+    states: str | None,
     record_step: int | None,
     show: tuple[str, ...],
     recording: Path | None,
@@ -40,8 +43,10 @@ def command(
 ) -> int:
     """Find the first bad step of a run, and the operator that was computed wrongly.
 
-    Of D alone, the run is compared with its own replay by halving. With --against the step is found
-    at which two runs part, and judged for both. Then, inside a step: the trainer records it with
+    Of D alone, the run is compared with its own replay by halving; on another execution class each
+    step is weighed whose states are shown. Where a step's update or state 0 is wrong, --out is a
+    file that 'anh verify' checks by one element of it. With --against the step is found at which
+    two runs part, and judged for both. Then, inside a step: the trainer records it with
     --record-step, and whoever doubts it follows the recording with --recording; where an operator
     is outside its worst-case bound, --out is a file that 'anh verify' checks by running this one
     operator. Exits with 1 where something is refuted, with 2 where this machine cannot decide.
@@ -51,8 +56,10 @@ def command(
         raise CommandError("--against, --between, --record-step, --recording: give one of them")
     if record_step is not None and out is None:
         raise CommandError("--record-step: name the folder of the recording with --out")
-    if out is not None and record_step is None and recording is None:
-        raise CommandError("--out: goes with --record-step or --recording")
+    if against is not None and (out is not None or states is not None):
+        raise CommandError("--against: takes neither --out nor --states")
+    if record_step is not None and states is not None:
+        raise CommandError("--record-step: a trainer has his own states; leave out --states")
     if show and record_step is None:
         raise CommandError("--show: goes with --record-step")
     set_compile_cache()
@@ -67,7 +74,8 @@ def command(
         answer = bisect_answer.followed(bisecting.follow_recording(directory, recording, out))
     else:
         stretch = None if between is None else _stretch(between)
-        answer = bisect_answer.searched(bisecting.search_run(directory, stretch), directory)
+        place = bisecting.Place(directory, stretch, states)
+        answer = bisect_answer.searched(bisecting.search_run(place, out), directory)
     emit(form, answer.document, answer.lines)
     return answer.exit_code
 

@@ -23,6 +23,7 @@ import anh_jax.audit.auditor as auditor_module
 import anh_jax.audit.benches as benches_module
 import anh_jax.training.worker as worker_module
 from anh_jax import attested_run
+from anh_jax.audit.refuting_steps import OpenedStep
 from anh_jax.audit.replay import kept_copy
 from anh_jax.audit.transcript import Transcript, read_transcript
 from anh_jax.bounds.spread import SpreadEstimator
@@ -86,6 +87,45 @@ class LargerRate(Fault):
             after["parameters"],
         )
         return {**after, "parameters": moved}
+
+
+class LateSlot(Fault):
+    """Leaves one element of a moment as it was."""
+
+    def update(self, before: Any, after: Any, step: int) -> Any:
+        if step != BAD:
+            return after
+        optimizer = copy.deepcopy(after["optimizer"])
+        kernel = optimizer["first"]["layers"]["0"]["kernel"]
+        optimizer["first"]["layers"]["0"]["kernel"] = kernel.at[3, 5].multiply(np.float32(0.9))
+        return {**after, "optimizer": optimizer}
+
+
+class OtherKey(Fault):
+    """Draws what it likes from one step on: the key is copied by no rule of its own."""
+
+    def update(self, before: Any, after: Any, step: int) -> Any:
+        if step != BAD:
+            return after
+        words = jnp.array([7, 7], jnp.uint32)
+        return {**after, "key": jax.random.wrap_key_data(words, impl="threefry2x32")}
+
+
+class SkippedCount(Fault):
+    """Counts one step as two."""
+
+    def update(self, before: Any, after: Any, step: int) -> Any:
+        return after if step != BAD else {**after, "step": after["step"] + jnp.uint32(1)}
+
+
+class OtherStart(Fault):
+    """Starts from one weight of its own."""
+
+    def initial_state(self, state: Any, bench: Workbench) -> Any:
+        parameters = copy.deepcopy(state["parameters"])
+        kernel = parameters["layers"]["0"]["kernel"]
+        parameters["layers"]["0"]["kernel"] = kernel.at[2, 3].set(np.float32(0.25))
+        return {**state, "parameters": parameters}
 
 
 class Detour(Fault):
@@ -286,3 +326,22 @@ def envelopes(run: RunDirectory) -> list[Envelope]:
 def transcript(run: RunDirectory) -> Transcript:
     """Read a run's transcript from its files."""
     return read_transcript(envelopes(run), run=attested_run.run_id(run))
+
+
+def opened_step(workshop: Workshop, run: RunDirectory, fault: Fault, step: int) -> OpenedStep:
+    """Return a step of a run as its trainer has it: the trees that its rows commit."""
+    bench = FaultyBench(workshop.bench(None, MeshSizes(), microbatch=None), fault)
+    executor, told = bench.executor, transcript(run)
+    state = executor.initial_state(workshop.materials.contract.seed)
+    for batch in bench.batches(1, step - 1):
+        outputs = executor.gradient(state, batch.pieces)
+        state = executor.update(state, outputs, executor.scalars(outputs), batch.step)
+    before = kept_copy(state)
+    (batch,) = bench.batches(step, step)
+    outputs = executor.gradient(state, batch.pieces)
+    scalars = executor.scalars(outputs)
+    after = executor.update(state, outputs, scalars, step)
+    reference = executor._honest.update(kept_copy(before), outputs, scalars, step)
+    rows = told.line.rows
+    previous = rows[step - 2].row if step > 1 else None
+    return OpenedStep(rows[step - 1], previous, before, outputs, after, reference)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from anh_jax import stated_class
 from anh_jax.attested_run import run_id
 from anh_jax.audit.bisect import most_looks
 from anh_jax.audit.leaf import check_operator
@@ -20,6 +21,7 @@ from anh_jax.audit.refutation import refute, signed_parts
 from anh_jax.program.interpret import read_stored
 from anh_jax.program.interpreter.naming import named_operation
 from anh_jax.training.executor import Executor
+from anh_jax.training.retained_steps import RetainedSteps
 from attest import canonical
 from launch import bisecting
 from launch.cli import run
@@ -27,6 +29,28 @@ from launch.cli import run
 STEP = 5
 BAD = 41
 LONG = 64
+HONEST = Executor.update
+
+
+def corrupt(self: Executor, state: Any, outputs: Any, scalars: Any, step: int) -> Any:
+    """Stand in for `Executor.update` on a device that once moves a bias a little too far."""
+    after = HONEST(self, state, outputs, scalars, step)
+    if step != BAD:
+        return after
+    parameters = after["parameters"]
+    first = min(parameters["layers"])
+    bias = parameters["layers"][first]["bias"] * np.float32(1.001)
+    layers = {**parameters["layers"], first: {**parameters["layers"][first], "bias": bias}}
+    return {**after, "parameters": {**parameters, "layers": layers}}
+
+
+@pytest.fixture
+def other_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this machine be of another execution class than any trainer."""
+    own = stated_class.execution_class
+    monkeypatch.setattr(
+        stated_class, "execution_class", lambda *a, **k: {**own(*a, **k), "threads": "77"}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,20 +62,8 @@ def closed(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def corrupted(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run of 64 steps of which one moved the parameters a little too far."""
-    honest = Executor.update
-
-    def update(self: Executor, state: Any, outputs: Any, scalars: Any, step: int) -> Any:
-        after = honest(self, state, outputs, scalars, step)
-        if step != BAD:
-            return after
-        parameters = after["parameters"]
-        first = min(parameters["layers"])
-        bias = parameters["layers"][first]["bias"] * np.float32(1.001)
-        layers = {**parameters["layers"], first: {**parameters["layers"][first], "bias": bias}}
-        return {**after, "parameters": {**parameters, "layers": layers}}
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Executor, "update", update)
+        patch.setattr(Executor, "update", corrupt)
         root = tmp_path_factory.mktemp("corrupted") / "run"
         return trained(config, root, f"training.steps={LONG}")
 
@@ -65,6 +77,32 @@ def two_devices(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(config: Path, root: Path, *overrides: str) -> Path:
     assert run(["train", str(config), "--run-dir", str(root), *overrides]) == 0
     return root
+
+
+def show(root: Path, folder: Path, *steps: int) -> None:
+    """Write what the trainer of a run has of steps, as `anh replay --out` would."""
+    kept = RetainedSteps(folder)
+    with bisecting._opened(root) as opened:
+        search = opened.search
+        first = search.first
+        assert first is not None
+        state = first.state
+        for number in range(1, max(steps) + 1):
+            bench = search.benches.of(search.transcript.attempts[1])
+            outputs = bench.executor.gradient(state, bench.batch(number).pieces)
+            scalars = bench.executor.scalars(outputs)
+            update = corrupt if root.parent.name.startswith("corrupted") else Executor.update
+            state = update(bench.executor, state, outputs, scalars, number)
+            if number in steps:
+                kept.save(number, outputs, state)
+
+
+def verified(file: Path) -> dict[str, Any]:
+    """Return what a fresh process says of a file that refutes."""
+    words = [sys.executable, "-m", "launch", "verify", str(file), "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 1, done.stderr
+    return json.loads(done.stdout)
 
 
 def faulty_recording(root: Path, folder: Path, kind: str = "stablehlo.dot_general") -> Path:
@@ -121,6 +159,53 @@ def test_honest_run_follows(closed, ask) -> None:
     assert (code, found["first"]) == (0, None)
 
 
+@pytest.fixture(scope="module")
+def step_file(corrupted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the refutation of the corrupted step, from what the trainer shows of it."""
+    folder = tmp_path_factory.mktemp("step")
+    show(corrupted, folder / "shown", BAD - 1, BAD)
+    words = ["bisect", str(corrupted), "--out", str(folder / "file")]
+    assert run([*words, "--states", str(folder / "shown"), "--between", f"{BAD - 1},{BAD}"]) == 1
+    return folder / "file"
+
+
+def test_wrong_update_is_a_file_that_a_fresh_process_checks(step_file) -> None:
+    found = verified(step_file)
+    assert found["refuted"] is True and found["step"] == str(BAD) and found["rule"] == "update"
+    assert found["tensor"].endswith("bias") and found["b"] > 1
+
+
+def test_states_that_are_not_at_hand_are_no_file(corrupted, tmp_path, ask) -> None:
+    code, found = ask("bisect", corrupted, "--between", "40,48", "--out", tmp_path / "f")
+    assert code == 1 and found["file"] is None and "--states" in found["noFile"]
+    assert not (tmp_path / "f").exists()
+
+
+def test_elsewhere_each_shown_step_is_weighed_until_one_is_refuted(
+    corrupted, tmp_path, ask, other_class
+) -> None:
+    show(corrupted, tmp_path / "s", BAD - 2, BAD - 1, BAD)
+    between = ("--between", f"{BAD - 2},{BAD}", "--out", tmp_path / "f")
+    code, found = ask("bisect", corrupted, "--states", tmp_path / "s", *between)
+    assert code == 1, found
+    assert found["first"]["step"] == BAD and found["first"]["outcome"] == "refuted"
+    assert (found["stepsJudged"], found["stepsUnattestable"]) == (2, [])
+    code, said = ask("verify", tmp_path / "f")
+    assert (code, said["refuted"]) == (1, True)
+
+
+def test_elsewhere_nothing_is_said_of_steps_that_nobody_shows(closed, ask, other_class) -> None:
+    code, found = ask("bisect", closed, "--between", "1,4")
+    assert code == 2 and found["first"] is None
+    assert found["stepsUnattestable"] == [2, 3, 4]
+
+
+def test_honest_steps_shown_elsewhere_follow_within_bounds(closed, tmp_path, ask, other_class):
+    show(closed, tmp_path / "s", 3, 4, 5)
+    code, found = ask("bisect", closed, "--states", tmp_path / "s", "--between", "3,5")
+    assert (code, found["first"], found["stepsJudged"]) == (0, None, 2), found
+
+
 def test_two_ordinary_runs_do_not_part(closed, config, tmp_path, ask) -> None:
     other = trained(config, tmp_path / "other")
     code, found = ask("bisect", closed, "--against", other)
@@ -154,10 +239,7 @@ def test_recording_of_another_run_is_refused(closed, two_devices, tmp_path, ask)
 
 
 def test_third_party_checks_the_file_in_a_fresh_process(refutation) -> None:
-    words = [sys.executable, "-m", "launch", "verify", str(refutation), "--json"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 1, done.stderr
-    found = json.loads(done.stdout)
+    found = verified(refutation)
     assert found["refuted"] is True and found["excess"] > 100
     assert "dot_general" in found["words"] and found["step"] == str(STEP)
 
@@ -219,9 +301,18 @@ def test_file_about_an_honest_operator_is_no_refutation(closed, tmp_path, ask) -
     assert ask("verify", tmp_path / "f")[0] == 2
 
 
-def test_inspect_knows_a_refutation(refutation, ask) -> None:
-    code, found = ask("inspect", refutation)
-    assert code == 0 and found["kind"] == "refutation"
+def test_inspect_knows_refutations(refutation, step_file, ask) -> None:
+    for file, kind in ((refutation, "refutation"), (step_file, "refutation of an update")):
+        code, found = ask("inspect", file)
+        assert (code, found["kind"]) == (0, kind)
+
+
+def test_file_of_another_format_is_no_refutation(step_file, tmp_path, ask) -> None:
+    value = canonical.decode(step_file.read_bytes(), max_bytes=1 << 25)
+    for form in ("anh refutation v1", "anh init refutation v1", "anh step refutation v2", 7):
+        (tmp_path / "f").write_bytes(canonical.encode({**value, "format": form}))
+        code, found = ask("verify", tmp_path / "f")
+        assert code == 2 and "no refutation" in found["error"], form
 
 
 @pytest.mark.parametrize(
@@ -229,7 +320,7 @@ def test_inspect_knows_a_refutation(refutation, ask) -> None:
     [
         ("--against", "x", "--record-step", "1"),
         ("--record-step", "1"),
-        ("--out", "x"),
+        ("--against", "x", "--states", "y"),
         ("--show", "main/1"),
         ("--between", "x"),
     ],
