@@ -6,7 +6,6 @@ faults afterwards, they are committed to before the final record, as the nonce o
 looks like any announced audit.
 """
 
-import hashlib
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +18,6 @@ from anh_jax.training.executor import Examples, Executor, Tree
 from anh_jax.training.state import State
 from anh_jax.workbench import Workbench
 
-_TAG = b"anh v1 canary\x00"
 SALT_BYTES = 32
 
 
@@ -31,15 +29,6 @@ def choose_faults(*, steps: int, count: int) -> tuple[int, ...]:
     if not 1 <= count < steps:
         raise ConfigError(f"faults: plant between 1 and {steps - 1} in a run of {steps} steps")
     return tuple(sorted(random.SystemRandom().sample(range(1, steps), count)))
-
-
-def canary_nonce(run: str, salt: bytes, faults: Sequence[int]) -> bytes:
-    """Return what the maker's intent commits to: 32 bytes over run (hex), salt and steps.
-
-    SHA-256 over `"anh v1 canary" || 0x00 || run || salt || steps`, each step 8 bytes, big endian.
-    """
-    told = b"".join(step.to_bytes(8, "big") for step in faults)
-    return hashlib.sha256(_TAG + bytes.fromhex(run) + salt + told).digest()
 
 
 def planted(faults: Sequence[int]) -> Any:

@@ -10,7 +10,7 @@ from launch.errors import ExitCode
 from launch.output import Form, emit, json_option, printable
 
 if TYPE_CHECKING:
-    from launch.canary_check import Tried
+    from attest.canary import Tried
 
 
 @click.group(name="canary")

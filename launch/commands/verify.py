@@ -26,6 +26,7 @@ _PATH = click.Path(path_type=Path)
 _OPENED = b'{"format":"anh opened tile'
 _REFUTATION = b'{"artifact":"'
 _RESULTS = b'{"checks":'
+_CANARY = b'{"faults":'
 _STATES = (b'{"attempt":', b'{"key":"')
 
 
@@ -35,9 +36,7 @@ _STATES = (b'{"attempt":', b'{"key":"')
 @click.option("--artifact", type=_PATH, metavar="DIR", help="The exported weights to compare.")
 @click.option("--proof", type=_PATH, metavar="FILE", help="The run proof that FILE rests on.")
 @click.option("--history", type=_PATH, metavar="FILE", help="Ties the log to an older size of it.")
-@click.option(
-    "--log", type=_PATH, metavar="DIR", help="The log itself, to tie it to an older size."
-)
+@click.option("--log", metavar="DIR|URL", help="The log itself, to tie it to an older size.")
 @json_option
 def command(
     *,
@@ -46,7 +45,7 @@ def command(
     artifact: Path | None,
     proof: Path | None,
     history: Path | None,
-    log: Path | None,
+    log: str | None,
     form: Form,
 ) -> int:
     """Check a run proof, an opening or audit results against a policy, or a refutation, offline.
@@ -74,6 +73,12 @@ def command(
     trusted = read_policy(policy)
     if history is not None and log is not None:
         raise CommandError("--history and --log: give one of them")
+    if data.startswith(_CANARY):
+        from launch.canary_evidence import check_canary_answer
+
+        answer = check_canary_answer(data, read_file(_needed(proof, file)), trusted)
+        emit(form, answer.document, answer.lines)
+        return answer.exit_code
     memory = memory_of(trusted, consistency_source(history=history, log=log))
     if data.startswith(_OPENED):
         proof = _needed(proof, file)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from anh_jax.audit.canary import canary_nonce, choose_faults
+from anh_jax.audit.canary import choose_faults
 from anh_jax.errors import ConfigError
+from attest.canary import canary_nonce
 from attest.envelope import sign
 from attest.keys import PrivateKey
 from attest.log.sequencer import LocalLog
@@ -18,6 +19,7 @@ from attest.sample import commitment, sample_steps
 from attest.statements import Audit, Counts, Intent, decode_statement, encode_statement
 from launch.canary_planting import Answer, read_answer
 from launch.cli import run
+from launch.errors import CommandError
 
 STEPS = 24
 ALL = ("--samples", str(STEPS))
@@ -245,3 +247,57 @@ def test_answer_is_kept_away_from_the_run(config: Path, tmp_path: Path, ask) -> 
 
 def test_run_without_receipts_tries_nobody(unaudited: Planted, ask: Callable[..., Any]) -> None:
     assert check(ask, unaudited) == (2, [])
+
+
+@pytest.fixture
+def shown(
+    planted: Planted, audited_once: Planted, ask: Callable[..., Any], tmp_path: Path
+) -> Callable[..., Any]:
+    """Return a function that shows the answer to somebody who trusts acme, idle and the log."""
+    idle = PrivateKey.generate()
+    acme = PrivateKey.load(audited_once.root.parent / "home" / "keys" / "alice")
+    own, mine = planted.root / "policy.toml", tmp_path / "mine.toml"
+    named = {"acme": acme, "idle": idle}
+    who = [f"--auditor={key.public.hex()}={name}" for name, key in named.items()]
+    assert run(["policy", "new", str(mine), "--like", str(own), *who]) == 0
+
+    def verify(*audits: Audit, answer: Path | None = None) -> tuple[int, Any]:
+        for audit in audits:
+            planted.log(audit, idle)
+        assert run(["prove", str(planted.root)]) == 0
+        rest = ("--proof", planted.root / "run.proof", "--policy", mine)
+        return ask("verify", answer or planted.answer, *rest)
+
+    return verify
+
+
+def test_somebody_who_was_not_there_sees_who_passed_a_faulty_step(
+    shown, planted: Planted, honest: Audit
+) -> None:
+    code, told = shown()
+    assert (code, [t["finding"] for t in told["receipts"]]) == (0, ["found"])
+    code, told = shown(lazy(whole(honest)))
+    assert (code, [t["finding"] for t in told["receipts"]]) == (1, ["found", "lazy"])
+    assert told["words"].startswith("FAILED: idle signed what was not computed")
+    assert told["receipts"][1]["hits"] == list(planted.faults)
+
+
+def test_answer_that_the_proof_shows_no_commitment_to_is_refused(
+    shown, planted: Planted, tmp_path: Path
+) -> None:
+    path = tmp_path / "invented.json"
+    path.write_bytes(Answer(read_answer(planted.answer).run, bytes(32), (1, 2, 3)).to_bytes())
+    code, told = shown(answer=path)
+    assert code == 1 and "was not committed to before the final record" in told["error"]
+    path.write_bytes(Answer("1" * 64, bytes(32), (1, 2, 3)).to_bytes())
+    code, told = shown(answer=path)
+    assert code == 1 and "the answer is of run 1111" in told["error"]
+
+
+@pytest.mark.parametrize("faults", [(3, 3), (7, 3), (), (0, 3), (True, 3)], ids=str)
+def test_fault_named_twice_or_out_of_order_is_no_answer(faults: Any, tmp_path: Path) -> None:
+    # Counted twice, one fault would make an auditor lazy who refuted it.
+    path = tmp_path / "answer.json"
+    path.write_bytes(Answer("1" * 64, bytes(32), faults).to_bytes())
+    with pytest.raises(CommandError, match="is no answer of a canary run"):
+        read_answer(path)
