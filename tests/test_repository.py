@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,23 @@ def test_every_folder_that_the_budget_lists_is_there() -> None:
     assert "runs/" in folders
     missing = [name for name in folders if not (ROOT / "tests" / name).exists()]
     assert missing == []
+
+
+def test_every_shape_in_a_signature_of_models_programs_and_training_is_checked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    options = project["tool"]["pytest"]["ini_options"]["addopts"]
+    hooked = re.search(r"--jaxtyping-packages=(\S+)", options)
+    assert hooked is not None
+    names = hooked.group(1).split(",")[:-1]  # the last one is who checks
+    stating = [
+        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+        for room in ("models", "program", "training")
+        for path in sorted((ROOT / "anh_jax" / room).rglob("*.py"))
+        if re.search("^from jaxtyping import", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert len(stating) > 10
+    unchecked = [
+        module for module in stating
+        if not any(module == name or module.startswith(f"{name}.") for name in names)
+    ]  # fmt: skip
+    assert unchecked == []
