@@ -177,7 +177,7 @@ class GeneratedRun:
             walk="pass",
             drift="no null known",
             gradient_roots=digest("gradients"),
-            environment={"backend": "cpu", "jax": "0.10.2", "python": "3.11.7"},
+            environment={"class.backend": "cpu", "jax": "0.10.2", "python": "3.11.7"},
         )
 
     def _property(self) -> Property:
