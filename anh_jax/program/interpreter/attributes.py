@@ -131,7 +131,8 @@ def _convolution(attribute: Any) -> ConvolutionNumbers:
 
 
 def _precisions(attribute: Any) -> tuple[str, ...]:
-    return tuple(hlo.PrecisionAttr(x).value for x in ir.ArrayAttr(attribute))
+    # By its text: the operators of chlo write StableHLO's words as attributes of their own.
+    return tuple(str(x).strip("<>").rpartition(" ")[2] for x in ir.ArrayAttr(attribute))
 
 
 def _accuracy(attribute: Any) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -71,18 +70,18 @@ def _select(scope: Scope, chosen: Any, x: Any, y: Any) -> Any:
     return lax.select(jnp.asarray(chosen), jnp.asarray(x), jnp.asarray(y))
 
 
+def _clamp(scope: Scope, low: Any, x: Any, high: Any) -> Any:
+    # One bound for all elements: jax's derivative wants it for each.
+    least, most = (n if n.shape == x.shape else lax.broadcast(n, x.shape) for n in (low, high))
+    return lax.clamp(least, x, most)
+
+
 def _reduce_precision(scope: Scope, x: Any) -> Any:
     return lax.reduce_precision(x, scope.get("exponent_bits"), scope.get("mantissa_bits"))
 
 
 def _power(scope: Scope, x: Any, y: Any) -> Any:
-    if jnp.issubdtype(x.dtype, jnp.integer):
-        return _integer_power(x, y)
-    return lax.pow(x, y)
-
-
-def _integer_power(x: Any, y: Any) -> Any:
-    return jax.numpy.power(x, y)
+    return jnp.power(x, y) if jnp.issubdtype(x.dtype, jnp.integer) else lax.pow(x, y)
 
 
 COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
@@ -101,7 +100,7 @@ RULES: Mapping[str, Rule] = {
     "stablehlo.bitcast_convert": _bitcast,
     "stablehlo.cbrt": _accurate(lax.cbrt),
     "stablehlo.ceil": _stepped(lax.ceil),
-    "stablehlo.clamp": _same(lax.clamp),
+    "stablehlo.clamp": _clamp,
     "stablehlo.compare": _compare,
     "stablehlo.convert": _convert,
     "stablehlo.cosine": _accurate(lax.cos),

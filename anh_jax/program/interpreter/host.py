@@ -47,7 +47,8 @@ def _compare(operation: Operation, x: Host, y: Host) -> Any:
 
 
 def _divide(operation: Operation, x: Host, y: Host) -> Any:
-    whole = np.where(y == 0, -1, x // np.where(y == 0, 1, y))
+    # All bits set is what devices give: -1, or the largest number without a sign.
+    whole = np.where(y == 0, ~np.zeros_like(x), x // np.where(y == 0, 1, y))
     inexact = (y != 0) & (whole * y != x) & ((x < 0) != (y < 0))
     return whole + inexact  # rounds towards zero
 

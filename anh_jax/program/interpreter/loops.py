@@ -170,11 +170,10 @@ def _counted(site: Site, fixed: set[int]) -> _Counter | None:
     if last is None or step is None or not isinstance(first, np.ndarray) or step <= 0:
         return None
     numbers = range(int(first), int(last), int(step))
-    return _Counter(
-        position,
-        np.array(numbers, first.dtype),
-        np.asarray(int(first) + len(numbers) * int(step), first.dtype),
-    )
+    end = int(first) + len(numbers) * int(step)
+    if end > np.iinfo(first.dtype).max:
+        return None  # It would wrap around, and the loop go on.
+    return _Counter(position, np.array(numbers, first.dtype), np.asarray(end, first.dtype))
 
 
 def _step(body: Block, position: int, known: Callable[[Block, int], Any]) -> Any:

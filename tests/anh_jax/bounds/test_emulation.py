@@ -8,11 +8,14 @@ import pytest
 
 from anh_jax.bounds.emulation import emulated_gradient, emulation
 from anh_jax.errors import ProgramError
+from anh_jax.program.interpret import read_stored
 from anh_jax.program.load import load_program
 from anh_jax.program.tree import leaves_of
 from anh_jax.training.mesh import make_mesh
 from attest.numerics_class import CLASSES
 from tests.anh_jax.bounds import gradients
+from tests.anh_jax.program.interpreter.families import exported
+from tests.anh_jax.program.interpreter.symbolic import SYMBOLIC
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,16 @@ def test_operands_are_rounded_to_the_digits_of_the_class(name: str, roundoff: fl
     error = np.abs(product(name, x, y) / (x.astype(np.float64) * y) - 1)
     assert roundoff / 4 < error.max() < 3 * roundoff
     assert CLASSES[name].roundoff.dot == roundoff
+
+
+def test_a_convolution_padded_by_the_batch_size_is_emulated_too() -> None:
+    stored, _, arguments = exported(*SYMBOLIC["convolution along rows"])
+    plain, short = (
+        np.asarray(read_stored(stored)(*arguments, around=emulation(name))["00"])
+        for name in ("f32", "tf32")
+    )
+    error = np.abs(short - plain).max() / np.abs(plain).max()
+    assert 2.0**-16 < error < 2.0**-8
 
 
 def test_class_that_is_not_known_is_refused() -> None:

@@ -35,18 +35,23 @@ ELEMENTWISE: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "precision": (lambda x: lax.reduce_precision(x, 8, 7) + jnp.sign(x), (X,)),
     "halves": (lambda x: (x.astype(jnp.bfloat16) * jnp.bfloat16(1.5)).astype(F), (X,)),
     "select": (lambda x, y: jnp.where(x > y, x, jnp.where(jnp.isfinite(y), y, x)), (X, Y)),
+    "select by one": (lambda x, y: lax.select(x[0, 0] > y[0, 0], x, y), (X, Y)),
     "erf": (lambda x: (lax.erf(x), lax.erfc(x)), (X,)),
     "erf_inv": (lambda p: lax.erf_inv(p - 1), (P * np.float32(0.9),)),
     "bessel": (lambda p: lax.bessel_i1e(p), (P,)),
+    "inverses": (lambda p: (jnp.arccos(p / 3), jnp.arccosh(p + 1), jnp.arctan(p)), (P,)),
+    "arcsine": (lambda p: jnp.arcsin(p / 3), (P,)),
     "hyperbolic": (lambda p: (jnp.sinh(p), jnp.arcsinh(p), jnp.arctanh(p / 3), jnp.cosh(p)), (P,)),
 }
 ROUNDED: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "rounding": (lambda x: (jnp.round(x), jnp.floor(x), jnp.ceil(x)), (X,)),
+    # Smooth, but jax itself has no derivative of it.
+    "named": (lambda x: lax.composite(lambda v: jnp.sin(v) * 2, name="my.wave")(x), (X,)),
     "away from zero": (lambda x: lax.round(x, lax.RoundingMethod.AWAY_FROM_ZERO), (X,)),
     "to integers": (lambda x: x.astype(jnp.int32), (X,)),
     "bits": (lambda x: lax.bitcast_convert_type(x, jnp.uint32) >> 3, (X,)),
     "integers": (
-        lambda i, j: (i // (j + 1), i % (j + 1), i << 2, i ^ j, ~i, lax.clz(i), i**3),
+        lambda i, j: (i // (j + 1), i % (j + 1), i << 2, -i >> 1, i ^ j, ~i, lax.clz(i), i**3),
         (integers(6), integers(6, seed=1)),
     ),
     "counts": (lambda w: (lax.population_count(w), w & 7, w | 8), (WORDS,)),
@@ -73,6 +78,13 @@ MOVEMENT: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "dynamic slices": (
         lambda x, i: lax.dynamic_update_slice(x, lax.dynamic_slice(x, (i, i), (2, 2)) * 2, (0, i)),
         (X, np.int32(1)),
+    ),
+    "clamped starts": (
+        lambda x, i: (
+            lax.dynamic_slice(x, (i, -i), (2, 2)),
+            lax.dynamic_update_slice(x, x[:2, :2], (-i, i)),
+        ),
+        (X, np.int32(9)),
     ),
     "numbered": (lambda x: x + lax.broadcasted_iota(jnp.float32, (3, 4), 1), (X,)),
     "triangles": (lambda x: jnp.tril(x) + jnp.eye(3, 4), (X,)),
@@ -154,6 +166,7 @@ REDUCTIONS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         lambda x: lax.reduce(x, np.float32(0), lambda a, b: a + b + a * b, (1,)),
         (X * np.float32(0.1),),
     ),
+    "from a start": (lambda x: lax.reduce(x, np.float32(5), lax.add, (1,)), (X,)),
     "max pool": (
         lambda x: lax.reduce_window(x, -np.inf, lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "SAME"),
         (IMAGE,),
@@ -161,6 +174,18 @@ REDUCTIONS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "average pool": (
         lambda x: lax.reduce_window(x, 0.0, lax.add, (1, 1, 3, 3), (1, 1, 2, 2), "VALID"),
         (IMAGE,),
+    ),
+    "dilated windows": (
+        lambda x: lax.reduce_window(
+            x, 0.0, lax.add, (1, 1, 2, 2), (1, 1, 1, 2), "VALID", (1, 1, 2, 1), (1, 1, 1, 3)
+        ),
+        (IMAGE,),
+    ),
+    "pairs": (
+        lambda x, y: lax.reduce(
+            (x, y), (np.float32(0), np.float32(1)), lambda a, b: (a[0] + b[0], a[1] * b[1]), (1,)
+        ),
+        (X, Y),
     ),
     "max pool's gradient": (
         jax.grad(
@@ -244,5 +269,9 @@ FAMILIES = {
     "random": RANDOM,
     "control": CONTROL,
 }
-# Some jax writes these in another form for each platform, so that no program can be stored.
-PER_PLATFORM = ("max pool's gradient", "cumulative sum", "cumulative product", "cumulative maximum")
+# Written in another form for each platform, so that no program can be stored: by any jax, and by
+# newer ones. With a batch dimension a cumulative sum has one form.
+PER_PLATFORM = (
+    "max pool's gradient",
+    *(("cumulative sum", "arcsine") if jax.__version_info__ >= (0, 11) else ()),
+)

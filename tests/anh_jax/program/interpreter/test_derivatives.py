@@ -59,6 +59,14 @@ def test_the_derivative_of_a_program_with_a_composite_is_jaxs_own():
         np.testing.assert_allclose(found["y"], expected, rtol=3e-6)
 
 
+def test_a_composite_of_a_models_own_has_the_derivative_of_what_it_is_composed_of():
+    wave = jax.lax.composite(lambda x: jnp.sin(x) * 2, name="my.wave")
+    for program in (read_stored(stored(wave)), read_refined(stored(wave), batch=None)):
+        check_differentiable(program)
+        _, found = jax.jvp(program, (X,), (X,))
+        np.testing.assert_allclose(found["y"], 2 * X * np.cos(X), rtol=2e-6)
+
+
 @pytest.mark.parametrize("model", ["mlp", "vit", "lm"])
 def test_every_shipped_gradient_can_be_differentiated(cases, model):
     case = cases(model)["gradient"]

@@ -8,6 +8,7 @@ from anh_jax.errors import ProgramError
 from anh_jax.program.export import export_program
 from anh_jax.program.interpret import first_difference, read_refined, read_stored
 from anh_jax.program.signature import Tensor
+from tests.anh_jax.program.interpreter.test_reading import stored_from
 
 STEPS = 3
 
@@ -167,3 +168,76 @@ def test_a_loop_of_unknown_length_is_told_to_python_by_name_while_tracing():
     assert len(program.record(x).names) == 1
     with pytest.raises(ProgramError, match="the loop at main/.* depends on the arguments' values"):
         jax.jit(lambda v: program(v, loops="python"))(x)
+
+
+def test_nested_loops_are_named_and_counted_from_the_outermost():
+    def nested(x):
+        def outer(carry, row):
+            return lax.fori_loop(0, 2, lambda i, v: jnp.tanh(v) + row, carry), None
+
+        return {"x": lax.scan(outer, x[0], x)[0]}
+
+    program = read_stored(export_program("nested", nested, {"x": Tensor((STEPS, 4), "float32")}))
+    x = np.random.default_rng(4).normal(size=(STEPS, 4)).astype(np.float32)
+    seen = []
+
+    def around(visit, inputs, default):
+        if visit.operation.name == "stablehlo.tanh":
+            seen.append((visit.name, visit.iterations))
+        return default(*inputs)
+
+    expected = jax.jit(nested)(x)["x"]
+    np.testing.assert_allclose(program(x, around=around, loops="python")["x"], expected, rtol=2e-6)
+    (name,) = {name for name, _ in seen}
+    assert name.count(".do[*]") == 2
+    assert [at for _, at in seen] == [(i, j) for i in range(STEPS) for j in range(2)]
+    for loops in ("scan", "while"):
+        np.testing.assert_allclose(program(x, loops=loops)["x"], expected, rtol=2e-6)
+    told = [name.replace("[*]", f"[{i}]", 1).replace("[*]", f"[{j}]", 1) for _, (i, j) in seen]
+    for loops in ("scan", "python"):
+        entries = program.record(x, loops=loops, only=lambda other: other == name).entries()
+        assert [entry.name for entry in entries] == told
+
+
+def test_how_often_an_inner_loop_runs_may_depend_on_the_values():
+    def halved(x):
+        def outer(carry, row):
+            last = lax.while_loop(lambda v: jnp.abs(v).max() > 1, lambda v: v * 0.5, row)
+            return carry + last, None
+
+        return {"x": lax.scan(outer, jnp.zeros(4), x)[0]}
+
+    program = read_stored(export_program("halved", halved, {"x": Tensor((STEPS, 4), "float32")}))
+    x = np.outer([0.5, 3, 40], np.ones(4)).astype(np.float32)
+    seen = []
+
+    def around(visit, inputs, default):
+        seen.append(visit.iterations)
+        return default(*inputs)
+
+    found = program(x, around=around, loops="python")["x"]
+    # 0.5 as it is, 3 halved twice, 40 six times.
+    np.testing.assert_array_equal(found, np.full(4, 0.5 + 3 / 4 + 40 / 64, np.float32))
+    inner = {at for at in seen if len(at) == 2}
+    assert inner == {(1, j) for j in range(2)} | {(2, j) for j in range(6)}
+    for loops in ("scan", "while"):
+        np.testing.assert_array_equal(program(x, loops=loops)["x"], found)
+
+
+@pytest.mark.parametrize(("limit", "loop"), [(127, "while"), (119, "scan")])
+def test_a_counter_that_would_wrap_around_does_not_count_the_loop(limit, loop):
+    body = f"""%n = stablehlo.constant dense<0> : tensor<i8>
+      %i, %y = stablehlo.while(%c = %n, %v = %x) : tensor<i8>, tensor<4xf32>
+        cond {{
+          %z = stablehlo.constant dense<{limit}> : tensor<i8>
+          %g = stablehlo.compare LT, %c, %z : (tensor<i8>, tensor<i8>) -> tensor<i1>
+          stablehlo.return %g : tensor<i1>
+        }} do {{
+          %s = stablehlo.constant dense<20> : tensor<i8>
+          %d = stablehlo.add %c, %s : tensor<i8>
+          %w = stablehlo.sine %v : tensor<4xf32>
+          stablehlo.return %d, %w : tensor<i8>, tensor<4xf32>
+        }}"""
+    program = read_stored(stored_from(body))
+    names = {e.primitive.name for e in jax.make_jaxpr(program)(np.ones(4, np.float32)).eqns}
+    assert names & {"while", "scan"} == {loop}
