@@ -18,6 +18,8 @@ from anh_jax.experiment_errors import Origin, Path, refuse
 if TYPE_CHECKING:
     from anh_jax.experiment import Experiment
 
+_URL = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
+_WITNESS = re.compile(r"[^\s+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44} https?://[^\s/?#]+(/[^\s?#]*)?")
 _HEX_FLOAT = re.compile(r"^-?0x[01]\.[0-9a-f]+p[+-][0-9]+$")
 
 
@@ -73,13 +75,29 @@ def _check_training(experiment: "Experiment", origin: Origin) -> None:
 
 def _check_log(experiment: "Experiment", origin: Origin) -> None:
     attest = experiment.attest
-    # Taken in silence, a URL would leave its reader believing that records are out of reach here.
-    if attest.log != "local":
-        message = f"{attest.log!r}: no service takes records yet; use local"
+    served = _URL.fullmatch(attest.log) is not None
+    if attest.log != "local" and not served:
+        message = (
+            f"{attest.log!r}: use local, or the address of a served log as https://log.example"
+        )
         raise refuse(origin, ("attest", "log"), message)
-    if attest.witnesses != ("local",):
-        message = f"{list(attest.witnesses)}: no witness is asked over a network yet; use [local]"
+    _check_witnesses(experiment, origin, served=served)
+
+
+def _check_witnesses(experiment: "Experiment", origin: Origin, *, served: bool) -> None:
+    witnesses = experiment.attest.witnesses
+    if served and witnesses != ("local",):
+        message = f"{list(witnesses)}: whoever serves the log asks its witnesses; use [local]"
         raise refuse(origin, ("attest", "witnesses"), message)
+    if "local" not in witnesses:
+        message = f"{list(witnesses)}: a log in the run directory has local among its witnesses"
+        raise refuse(origin, ("attest", "witnesses"), message)
+    for witness in witnesses:
+        if witness != "local" and not _WITNESS.fullmatch(witness):
+            message = (
+                f"{witness!r}: use local, or 'VKEY URL': a witness's vkey, a space, its address"
+            )
+            raise refuse(origin, ("attest", "witnesses"), message)
 
 
 def _check_split(experiment: "Experiment", origin: Origin) -> None:

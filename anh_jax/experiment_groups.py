@@ -194,11 +194,19 @@ class Attest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "blake3"
     )
     log: Annotated[
-        str, Meta(min_length=1, description="Where records go: local, the run directory's own log.")
+        str,
+        Meta(
+            min_length=1,
+            description="Where records go: local, the run directory's own log,"
+            " or a served log's URL.",
+        ),
     ] = "local"
     witnesses: Annotated[
         tuple[Annotated[str, Meta(min_length=1)], ...],
-        Meta(description="Who cosigns the log: local, a key in the run directory."),
+        Meta(
+            description="Who cosigns a local log: local, a key in the run directory,"
+            " and others as 'VKEY URL'."
+        ),
     ] = ("local",)
     operator: Annotated[
         str,

@@ -42,7 +42,7 @@ from attest.canonical import parse_hex_float
 from attest.keys import PrivateKey
 from attest.log.shipper import Shipper
 from attest.step_file import StepFile
-from launch.driver import open_run_log
+from launch.logs import open_run_log
 
 
 def prepared(config: Path, steps: int) -> PreparedContract:

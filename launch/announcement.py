@@ -13,16 +13,14 @@ from anh_jax.audit.receipt import new_nonce
 from anh_jax.run_directory import RunDirectory
 from attest.errors import InputError
 from attest.file_lock import locked
-from attest.log.sequencer import LocalLog
 from attest.log.shipper import Shipper
 from attest.sample import commitment
 from attest.statements import Intent
 from launch.auditor_home import keep_nonce
 from launch.auditor_name import Asked, auditor_name, read_policy
-from launch.commands.log import log_folder
-from launch.driver import run_log
 from launch.errors import CommandError
 from launch.logged_run import read_announced
+from launch.logs import open_log, open_log_of, publishes, run_log
 from launch.unsigned_run import NOTHING_SIGNED, is_unsigned
 
 # A second auditor who announces meanwhile is done in less; a driver holds the run for its life.
@@ -47,7 +45,7 @@ def announce(directory: Path, asked: Asked) -> Announcement:
     run = begun_run(directory)
     who = auditor_name(directory, asked, read_policy(asked), genesis_of(run).trainer)
     _log_beginning(run)
-    with LocalLog.open(log_folder(directory)) as log:
+    with open_log_of(directory) as log:
         announced = read_announced(log, run_id(run))
         first = announced.first_by(who.key.keyid)
         if first is not None:
@@ -70,7 +68,7 @@ def _log_beginning(run: RunDirectory) -> None:
     Raises CommandError where a driver is about to do so.
     """
     if run.log.is_dir() and any(run.log.iterdir()):
-        with LocalLog.open(run.log) as log:
+        with open_log(run.log) as log:
             if log.index_of(bytes.fromhex(run_id(run))) is not None:
                 return
     if run.has_statement("final"):
@@ -102,8 +100,3 @@ def begun_run(directory: Path) -> RunDirectory:
     if not run.has_statement("genesis"):
         raise CommandError(f"{directory}: the run has not begun; try again after its first step")
     return run
-
-
-def publishes(run: RunDirectory) -> bool:
-    """Tell whether the keys that publish the run's log are at hand."""
-    return run.key_path("log").is_file() and run.key_path("witness").is_file()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attest.keys import Role
-from attest.log.sequencer import LocalLog
+from attest.log.run_log import RunLog
 from attest.sample import commitment
 from attest.statements import Nonce, Source
 from attest.trust import Policy
@@ -29,7 +29,7 @@ class _Revealing:
 
 
 def find_sources(
-    log: LocalLog, announced: Announced, who: AuditorName, policy: Policy | None
+    log: RunLog, announced: Announced, who: AuditorName, policy: Policy | None
 ) -> tuple[Source, ...]:
     """Return the sources of a drawn sample; none where the auditor announced nothing himself.
 
@@ -75,7 +75,7 @@ def _intent(announced: Announced, keyid: str, policy: Policy | None) -> LoggedIn
     )
 
 
-def _own_nonce(own: LoggedIntent, log: LocalLog, announced: Announced) -> bytes:
+def _own_nonce(own: LoggedIntent, log: RunLog, announced: Announced) -> bytes:
     """Return the nonce, which from now on is for the log's final record and for no other."""
     nonce = find_nonce(own.record)
     if nonce is None or commitment(nonce).hex() != own.intent.commitment:
@@ -89,7 +89,7 @@ def _own_nonce(own: LoggedIntent, log: LocalLog, announced: Announced) -> bytes:
     return nonce
 
 
-def _reveal(log: LocalLog, announced: Announced, who: AuditorName, own: _Revealing | None) -> None:
+def _reveal(log: RunLog, announced: Announced, who: AuditorName, own: _Revealing | None) -> None:
     if own is None or own.intent.record in announced.nonces:
         return
     statement = Nonce(intent=own.intent.record, nonce=own.nonce.hex())

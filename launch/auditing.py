@@ -25,20 +25,19 @@ from anh_jax.run_directory import RunDirectory
 from anh_jax.workbench import MeshSizes
 from attest.contract import Numerics
 from attest.errors import AttestError
-from attest.log.fsck import fsck
-from attest.log.sequencer import LocalLog
+from attest.log.run_log import RunLog
 from attest.policy import load_policy
 from attest.spread_seed import spread_seed
 from attest.statements import Audit, Property
 from attest.tolerances import backends, why_not_counted
 from attest.trust import NumericsDemand, Policy
-from launch.announcement import begun_run, publishes
+from launch.announcement import begun_run
 from launch.audit_sources import find_sources, operators_of
 from launch.auditor_home import keep_salts
 from launch.auditor_name import Asked, AuditorName, auditor_name, read_policy
-from launch.commands.log import log_folder
 from launch.errors import CommandError
 from launch.logged_run import read_announced, read_closed_run
+from launch.logs import check_log, open_log_of, publishes
 from launch.output import progress
 from launch.prover import write_proof
 from launch.state_sources import open_source
@@ -99,8 +98,8 @@ def audit(directory: Path, asked: Asked, wanted: Wanted) -> Audited:
     """
     run = begun_run(directory)
     policy = read_policy(asked)
-    with LocalLog.open(log_folder(directory)) as log:
-        fsck(log_folder(directory))
+    with open_log_of(directory) as log:
+        check_log(directory)
         announced = read_announced(log, run_id(run))
         if announced.final_index is None:
             raise CommandError(_not_over(run))
@@ -126,7 +125,7 @@ def audit(directory: Path, asked: Asked, wanted: Wanted) -> Audited:
 @dataclass(frozen=True, slots=True)
 class _Order:
     run: RunDirectory
-    log: LocalLog
+    log: RunLog
     transcript: Transcript
     who: AuditorName
     sample: Sample

@@ -4,8 +4,8 @@ Workers train; the driver signs what they may not (genesis, attempts, final), sh
 signed to the log while they train, and puts the run proof together when they have returned.
 """
 
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from anh_jax.training.seams import AttemptGrant, AttemptRequest
 from attest.canonical import hex_float
 from attest.errors import InputError
 from attest.file_lock import locked
-from attest.keys import PrivateKey
-from attest.log.sequencer import LocalLog
+from attest.log.remote import RemoteLog
 from attest.log.shipper import Shipper
 from launch.errors import CommandError
+from launch.logs import open_run_log
 from launch.prover import prove
 
 
@@ -36,11 +36,13 @@ class Shipped:
 class RunDriver:
     """The run's keys, log and shipper; use it as a context manager.
 
-    With `attest.mode: off` there is no log, and nothing is signed or shipped.
+    With `attest.mode: off` there is no log, and nothing is signed or shipped. A served log that is
+    away stops nothing: `behind` says so, and `anh prove` ships the rest.
     """
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
+        self.behind = ""
         self._lock = ExitStack()
         self._hold_run()
         self.experiment: Experiment = load_experiment(run.root / "config.yaml")
@@ -93,17 +95,35 @@ class RunDriver:
         return Shipped(signed=progress.signed, logged=progress.logged)
 
     def drain(self) -> None:
-        """Log everything that is signed, and sign a checkpoint over it."""
-        if self._shipper is not None and self.run.has_statement("genesis"):
+        """Log everything that is signed, and have a checkpoint over it."""
+        if self._shipper is None or not self.run.has_statement("genesis"):
+            return
+        self.behind = ""
+        try:
             self._shipper.drain()
+        except InputError as error:
+            self._fall_behind(error)
 
-    def finish(self) -> Path:
-        """Close the run: log every row, sign `final`, log it, and write the run proof."""
+    def finish(self) -> Path | None:
+        """Close the run: log every row, sign `final`, log it, and write the run proof.
+
+        Returns None where the run's log is served and away: the run is closed all the same.
+        """
         if self._log is None:
             raise CommandError(f"{self.run.root}: nothing was signed (attest.mode: off)")
         self.drain()
         attested_run.close(self.run, self._final_metrics())
-        return prove(self.run, self._log)
+        try:
+            return prove(self.run, self._log)
+        except InputError as error:
+            self._fall_behind(error)
+            return None
+
+    def _fall_behind(self, error: InputError) -> None:
+        """Take note that a served log is away; a log in the run directory has to be there."""
+        if not isinstance(self._log, RemoteLog):
+            raise error
+        self.behind = str(error)
 
     def _begin(self, requests: Sequence[AttemptRequest]) -> None:
         first = requests[0]
@@ -143,32 +163,3 @@ class RunDriver:
         names = {"holdout_correct": "holdoutCorrect", "holdout_total": "holdoutTotal"}
         found.update({names[key]: int(newest[key]) for key in names if key in newest})
         return found
-
-
-def open_run_log(run: RunDirectory) -> LocalLog:
-    """Open the run's local log, or make it with keys of its own."""
-    if run.log.exists() and any(run.log.iterdir()):
-        return LocalLog.open(run.log)
-    keys = {name: _new_key(run, name) for name in ("log", "witness")}
-    # The key makes the origin unique: two runs of one name must never share a log's identity.
-    origin = f"local.anh-jax.dev/{run.root.name}-{keys['log'].keyid[:12]}"
-    return LocalLog.create(run.log, keys["log"], keys["witness"], origin)
-
-
-@contextmanager
-def run_log(run: RunDirectory) -> Generator[LocalLog]:
-    """Open the run's local log for the time of a `with` block."""
-    log = open_run_log(run)
-    try:
-        yield log
-    finally:
-        log.close()
-
-
-def _new_key(run: RunDirectory, name: str) -> PrivateKey:
-    path = run.key_path(name)
-    if path.exists():
-        return PrivateKey.load(path)
-    key = PrivateKey.generate()
-    key.save(path, name)
-    return key

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from anh_jax.audit.transcript import Transcript, read_transcript
 from anh_jax.run_directory import RunDirectory
-from attest.log.sequencer import LocalLog
+from attest.log.run_log import RunLog
 from attest.sample import commitment
 from attest.statements import Audit, Final, Genesis, Intent, Nonce, decode_statement
 from launch.errors import CommandError
@@ -41,7 +41,7 @@ class Announced:
         return first
 
 
-def read_announced(log: LocalLog, run: str) -> Announced:
+def read_announced(log: RunLog, run: str) -> Announced:
     """Read the intents on a run (its id, hex) and on its contract, and the nonces revealed."""
     intents: dict[str, LoggedIntent] = {}
     nonces: dict[str, str] = {}
@@ -54,7 +54,7 @@ def read_announced(log: LocalLog, run: str) -> Announced:
         if found and commitment(bytes.fromhex(nonce)).hex() == found.intent.commitment:
             nonces[record] = nonce
 
-    for index, envelope in enumerate(log.entries(0, log.size)):
+    for index, envelope in log.about(run):
         record = envelope.record_hash().hex()
         match decode_statement(envelope.payload):
             case Genesis(contract=contract) if record == run:
@@ -75,7 +75,7 @@ def read_announced(log: LocalLog, run: str) -> Announced:
     return Announced(about, nonces, final_index)
 
 
-def read_closed_run(log: LocalLog, run: str, directory: RunDirectory) -> Transcript:
+def read_closed_run(log: RunLog, run: str, directory: RunDirectory) -> Transcript:
     """Read a run (its id, hex) that has its final record in the log.
 
     The rows of segments are read from the run directory. Raises EquivocationError where they were
@@ -84,4 +84,5 @@ def read_closed_run(log: LocalLog, run: str, directory: RunDirectory) -> Transcr
     if log.index_of(bytes.fromhex(run)) is None:
         raise CommandError(f"log {log.origin}: does not hold run {run[:16]}; is it this run's log?")
     rows_of = SegmentRows(directory, log)
-    return read_transcript(log.entries(0, log.size), run=run, rows_of=rows_of)
+    entries = (envelope for _, envelope in log.about(run))
+    return read_transcript(entries, run=run, rows_of=rows_of)

@@ -7,7 +7,7 @@ from attest.assembly import assemble
 from attest.checkpoint import Checkpoint
 from attest.errors import AttestError, InputError
 from attest.keys import PrivateKey, Role, keyid
-from attest.log.sequencer import LocalLog
+from attest.log.run_log import RunLog
 from attest.log.shipper import Shipper
 from attest.note import Note
 from attest.policy import policy_text, self_policy
@@ -25,7 +25,7 @@ _OWN_KEYS = {
 
 
 def prove(
-    run: RunDirectory, log: LocalLog, *, output: Path | None = None, reader: Policy | None = None
+    run: RunDirectory, log: RunLog, *, output: Path | None = None, reader: Policy | None = None
 ) -> Path:
     """Log what is signed but not logged yet, then write run proof and policy; return the proof.
 
@@ -41,7 +41,7 @@ def prove(
 
 
 def write_proof(
-    run: RunDirectory, log: LocalLog, *, output: Path | None = None, reader: Policy | None = None
+    run: RunDirectory, log: RunLog, *, output: Path | None = None, reader: Policy | None = None
 ) -> Path:
     """Write the proof of what the log holds about the run, and the run's own policy."""
     identity = run.statement("genesis").record_hash().hex()
@@ -49,7 +49,17 @@ def write_proof(
     # Who verified the proof before this one remembers its checkpoint: show them the growth.
     preferred = {keyid(public) for public in _own_keys(run).values()}
     preferred |= set() if reader is None else {entry.keyid for entry in reader.keys}
-    proof = assemble(log, identity, log.checkpoint(), sizes=_size_of(path), preferred=preferred)
+    note = log.checkpoint()
+    size = Checkpoint.from_text(Note.from_bytes(note).text).size
+    proof = assemble(
+        log,
+        identity,
+        note,
+        sizes=_size_of(path),
+        preferred=preferred,
+        among=((index, record) for index, record in log.notes(identity) if index < size),
+        checkpoint_of=log.checkpoint_of,
+    )
     write_atomically(path, encode_proof(proof))
     write_policy(run, log)
     return path
@@ -66,7 +76,7 @@ def _size_of(path: Path) -> tuple[int, ...]:
         return ()  # a damaged proof is about to be replaced by a whole one
 
 
-def write_policy(run: RunDirectory, log: LocalLog) -> None:
+def write_policy(run: RunDirectory, log: RunLog) -> None:
     """Write the run's own policy: every key is the trainer's, so it caps at `logged (self)`."""
     genesis = decode_statement(run.statement("genesis").payload)
     assert isinstance(genesis, Genesis)

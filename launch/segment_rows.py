@@ -7,7 +7,7 @@ from attest.attempt_rows import AttemptRows, OtherRowsError
 from attest.envelope import Envelope
 from attest.equivocation import encode_row_evidence
 from attest.errors import EquivocationError, RefusedError
-from attest.log.sequencer import LocalLog
+from attest.log.run_log import RunLog
 from attest.segment import CHECK
 from attest.statements import Attempt, Segment, Step, decode_statement
 from launch.evidence import keep_evidence
@@ -16,7 +16,7 @@ from launch.evidence import keep_evidence
 class SegmentRows:
     """Finds the rows of a run's segments, in the order of the log."""
 
-    def __init__(self, run: RunDirectory, log: LocalLog) -> None:
+    def __init__(self, run: RunDirectory, log: RunLog) -> None:
         self._run = run
         self._log = log
         self._attempts: dict[str, AttemptRows] = {}

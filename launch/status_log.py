@@ -1,5 +1,6 @@
-"""Sign the status of a local log's contracts and append it to that log."""
+"""Sign the status of a log's contracts and append it to that log."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,14 +8,16 @@ from attest.checkpoint import Checkpoint
 from attest.contract import Contract
 from attest.errors import EquivocationError
 from attest.keys import PrivateKey
-from attest.log.sequencer import LocalLog
+from attest.log.remote import RemoteLog
+from attest.log.run_log import RunLog
 from attest.monitor import watch
 from attest.note import Note
 from attest.statements import ContractStatement, Genesis, Status, decode_statement
 from launch.commands.log import log_folder
 from launch.errors import CommandError
 from launch.evidence import keep_evidence
-from launch.key_home import find_key
+from launch.key_home import find_key, key_folder
+from launch.logs import is_served, open_log
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Signed:
     accused: tuple[EquivocationError, ...]
 
 
-def monitor_name(directory: Path, key: str | None, operator: str | None) -> MonitorName:
+def monitor_name(directory: str | Path, key: str | None, operator: str | None) -> MonitorName:
     """Return who signs: the named key, or the run's own monitor key in its trainer's name.
 
     A key of one's own needs an operator of one's own: a policy counts operators, not keys.
@@ -48,6 +51,9 @@ def monitor_name(directory: Path, key: str | None, operator: str | None) -> Moni
         if operator is None:
             raise CommandError("--key needs --operator: the name that policies give your key")
         return MonitorName(find_key(key), operator)
+    if is_url(directory):
+        raise CommandError("--key: name your monitor key; 'anh key new NAME' makes one")
+    directory = Path(directory)
     own = directory / "keys" / "monitor"
     if not own.is_file():
         # The trainer's own monitor: it counts for nobody else, and its policy says so.
@@ -56,18 +62,23 @@ def monitor_name(directory: Path, key: str | None, operator: str | None) -> Moni
 
 
 class StatusLog:
-    """An open local log, and whether this process may publish it.
+    """An open log, and whether this process may publish it, or wait until its service does.
 
-    With the log's keys at hand it is published up to date before a status is signed and again
+    With a local log's keys at hand it is published up to date before a status is signed and again
     afterwards; without them the status is appended and the log's operator publishes it.
     """
 
-    def __init__(self, directory: Path) -> None:
-        folder = log_folder(directory)
-        keys = folder.absolute().parent / "keys"
+    def __init__(self, directory: str | Path) -> None:
         self._directory = directory
-        self._publishes = (keys / "log").is_file() and (keys / "witness").is_file()
-        self._log = LocalLog.open(folder)
+        if is_url(directory):
+            self._publishes = True
+            self._log = RemoteLog(str(directory), _memory_of(str(directory)))
+            return
+        folder = log_folder(Path(directory))
+        keys = folder.absolute().parent / "keys"
+        own = (keys / "log").is_file() and (keys / "witness").is_file()
+        self._publishes = own or is_served(folder)
+        self._log = open_log(folder)
 
     def __enter__(self) -> "StatusLog":
         """Hold the log open."""
@@ -111,9 +122,19 @@ class StatusLog:
         return signed
 
 
-def _contracts(directory: Path, log: LocalLog, size: int) -> list[str]:
-    path = directory / "contract.json"
-    if path.is_file():
+def is_url(directory: str | Path) -> bool:
+    """Tell whether a log is named by where it is served."""
+    return str(directory).startswith(("http://", "https://"))
+
+
+def _memory_of(url: str) -> Path:
+    """Return where the keys and the newest checkpoint of a watched log are remembered."""
+    return key_folder().parent / "watched" / hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+def _contracts(directory: str | Path, log: RunLog, size: int) -> list[str]:
+    path = Path(directory) / "contract.json"
+    if not is_url(directory) and path.is_file():
         return [Contract.from_bytes(path.read_bytes()).id]
     found: list[str] = []
     for envelope in log.entries(0, size):

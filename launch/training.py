@@ -151,7 +151,8 @@ def _train(run: RunDirectory, runner: str, say: "_Speaker") -> Summary:
             return _stopped(run, watch.last_step)
         if not driver.attested:
             return _unattested(run, time.perf_counter() - clock)
-        driver.finish()
+        if driver.finish() is None:
+            return _unlogged(run, driver.behind)
     return _finished(run, time.perf_counter() - clock)
 
 
@@ -211,6 +212,13 @@ def _stopped(run: RunDirectory, step: int) -> Summary:
     line = f"stopped after step {step}; go on with: anh resume {run.root}"
     facts = {"run": str(run.root), "step": step, "ending": "interrupted"}
     return Summary(facts=facts, shown=(line,), exit_code=ExitCode.STOPPED)
+
+
+def _unlogged(run: RunDirectory, why: str) -> Summary:
+    line = f"the run is over and signed, but its log is not up to date: {why}"
+    facts = {"run": str(run.root), "ending": "finished", "attested": True, "behind": why}
+    shown = (line, f"ship the rest with: anh prove {run.root}")
+    return Summary(facts=facts, shown=shown, exit_code=ExitCode.COULD_NOT_RUN)
 
 
 def _unattested(run: RunDirectory, seconds: float) -> Summary:

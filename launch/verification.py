@@ -5,6 +5,7 @@ Imports the light client and nothing else, so that `anh verify` starts at once.
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,21 +109,38 @@ def memory_of(policy: Policy, consistency: ConsistencySource | None = None) -> M
     return memory if os.access(folder, os.W_OK | os.X_OK) else None
 
 
-def consistency_source(*, history: Path | None, log: Path | None) -> ConsistencySource | None:
+def consistency_source(*, history: Path | None, log: str | None) -> ConsistencySource | None:
     """Return where paths between two sizes of the log come from, beside the proof itself.
 
-    `history` is a consistency file, `log` the directory of the log; at most one is given.
+    `history` is a consistency file, `log` the log's directory or where it is served; at most one is
+    given.
     """
     if history is not None:
         from attest.consistency_file import ConsistencyFile
 
         return ConsistencyFile.load(history).consistency
     if log is not None:
+        return _consistency_of(log)
+    return None
+
+
+def _consistency_of(log: str) -> ConsistencySource:
+    if not log.startswith(("http://", "https://")):
         from attest.log.sequencer import LocalLog
         from launch.commands.log import log_folder
 
-        return LocalLog.open(log_folder(log)).consistency
-    return None
+        return LocalLog.open(log_folder(Path(log))).consistency
+    from attest.consistency_file import ConsistencyFile
+    from attest.log.http_reader import HttpReader
+
+    service = HttpReader(log.rstrip("/"))
+
+    def ask(old: int, new: int) -> Sequence[bytes]:
+        # The path itself is checked against both checkpoints: whoever gives it is not believed.
+        answer = service.get(f"/proof/consistency?old={old}&new={new}")
+        return ConsistencyFile.from_bytes(answer.data).consistency(old, new)
+
+    return ask
 
 
 def verify_opened_tile(data: bytes, proof: bytes) -> "OpenedTile":

@@ -13,7 +13,7 @@ from attest import step_file
 from attest.durable_file import replace_file
 from attest.envelope import Envelope
 from attest.errors import RefusedError
-from attest.log.sequencer import LocalLog
+from attest.log.run_log import RunLog
 from attest.served_tree import TreeClaim
 from attest.state_evidence import (
     CommittedBy,
@@ -47,7 +47,7 @@ def write_evidence(
     who: AuditorName,
     signed: SignedRun,
     source: str,
-    log: LocalLog,
+    log: RunLog,
     run: RunDirectory,
 ) -> Evidence:
     """Write what was asked and answered beside the audit's results, `<n>.withheld.json`.
@@ -88,9 +88,7 @@ def _tree(one: Withheld) -> WithheldTree:
     )
 
 
-def _equivocation(
-    one: Withheld, signed: SignedRun, log: LocalLog, run: RunDirectory
-) -> bytes | None:
+def _equivocation(one: Withheld, signed: SignedRun, log: RunLog, run: RunDirectory) -> bytes | None:
     """Return a contradiction in a form that anybody can check; None where it is none."""
     if one.signed is None:
         return None
@@ -105,7 +103,7 @@ def _equivocation(
     return data
 
 
-def _committed_by(asked: Asked, signed: SignedRun, log: LocalLog, run: RunDirectory) -> CommittedBy:
+def _committed_by(asked: Asked, signed: SignedRun, log: RunLog, run: RunDirectory) -> CommittedBy:
     """Find what commits a tree: in the log, the row of a segment in its step file.
 
     Raises RefusedError where it is not there.
@@ -121,7 +119,7 @@ def _committed_by(asked: Asked, signed: SignedRun, log: LocalLog, run: RunDirect
     return CommittedBy(genesis, _logged(log, bytes.fromhex(said.attempt)), record)
 
 
-def _record(row: SignedRow, log: LocalLog, run: RunDirectory) -> Envelope:
+def _record(row: SignedRow, log: RunLog, run: RunDirectory) -> Envelope:
     if log.index_of(row.record_hash) is not None:
         return _logged(log, row.record_hash)
     path = run.step_file(attempt=row.attempt, rank=0)
@@ -131,7 +129,7 @@ def _record(row: SignedRow, log: LocalLog, run: RunDirectory) -> Envelope:
     raise RefusedError("the row is not at hand", check="equivocation")
 
 
-def _logged(log: LocalLog, record: bytes) -> Envelope:
+def _logged(log: RunLog, record: bytes) -> Envelope:
     index = log.index_of(record)
     if index is None:
         raise RefusedError(f"the log does not hold record {record.hex()}", check="equivocation")

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from attest.checkpoint import Checkpoint
 from attest.cosignature import open_cosigned
 from attest.envelope import Envelope
-from attest.errors import FormatError, InputError, RefusedError
+from attest.equivocation import check_evidence, encode_evidence
+from attest.errors import AttestError, EquivocationError, FormatError, InputError, RefusedError
 from attest.log.layout import LogNames
 from attest.merkle import (
     leaf_hash,
@@ -24,6 +25,8 @@ from attest.merkle import (
     verify_inclusion,
     verify_subtree_consistency,
 )
+from attest.multiproof import nodes_from_paths
+from attest.proof import ProofRecord, RunProof
 from attest.tiles import TILE_WIDTH, ReadFile, TileTree, bundle_path, decode_bundle
 
 CHECKPOINT = "checkpoint"
@@ -40,17 +43,18 @@ class Seen:
 
 
 class PublishedLog:
-    """Read a log whose keys are known; `read` gives its files by path.
+    """Read a log whose keys are known; `read` gives its files, `known` is a checkpoint of before.
 
     A checkpoint that does not extend the one seen before is refused. Methods raise InputError where
-    a file cannot be had, FormatError or RefusedError where it is not what the log signed.
+    a file cannot be had, FormatError or RefusedError where it is not what the log signed, and
+    EquivocationError, with evidence for anyone, where the log signed two histories.
     """
 
-    def __init__(self, read: ReadFile, names: LogNames) -> None:
+    def __init__(self, read: ReadFile, names: LogNames, *, known: bytes = b"") -> None:
         self._read = read
         self._names = names
         self._mutex = threading.Lock()
-        self._seen: Seen | None = None
+        self._seen = self._judged(known, None) if known else None
         self._bundles: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
 
     @property
@@ -138,9 +142,34 @@ class PublishedLog:
         if before.head.size > head.size:
             return before  # an older file of a cache; what was signed before stays signed
         old = before.head
-        path = TileTree(self._read, head.size).consistency_path(old.size, head.size)
-        verify_consistency(old.size, head.size, path, old.root, head.root)
+        try:
+            path = TileTree(self._read, head.size).consistency_path(old.size, head.size)
+            verify_consistency(old.size, head.size, path, old.root, head.root)
+        except RefusedError:
+            self._accuse(before, Seen(note, head))
+            raise  # the files are wrong, which says nothing about what was signed
         return Seen(note, head)
+
+    def _accuse(self, first: Seen, second: Seen) -> None:
+        """Raise what two heads show, where they and the published files show it to anyone."""
+        proof = None
+        if first.head.size < second.head.size:
+            tree = TileTree(self._read, second.head.size)
+            (leaf, *_) = decode_bundle(self._some(0, min(TILE_WIDTH, second.head.size)))
+            sizes = {first.head.size} - {0}
+            nodes = nodes_from_paths(second.head.size, [0], sizes, tree.inclusion_path)
+            records = (ProofRecord.read(0, Envelope.from_bytes(leaf)),)
+            proof = RunProof(second.note, None, records, tuple(sizes), tuple(nodes))
+        evidence = encode_evidence(first.note, second.note, proof)
+        try:
+            check_evidence(evidence, self._names.log)
+        except AttestError:
+            return
+        raise EquivocationError(
+            f"log {self.origin} signed two histories, at sizes {first.head.size} and "
+            f"{second.head.size}",
+            evidence=evidence,
+        )
 
     def _bundle(self, number: int, head: Checkpoint) -> list[bytes]:
         width = min(TILE_WIDTH, head.size - number * TILE_WIDTH)
@@ -155,12 +184,7 @@ class PublishedLog:
         return known
 
     def _fetched(self, number: int, width: int, head: Checkpoint) -> list[bytes]:
-        try:
-            data = self._read(bundle_path(number, width))
-        except InputError:
-            # A log that has grown may have dropped its partial bundle for the full one.
-            data = self._read(bundle_path(number))
-        leaves = decode_bundle(data)[:width]
+        leaves = decode_bundle(self._some(number, width))[:width]
         if len(leaves) != width:
             raise FormatError(
                 f"{bundle_path(number, width)} holds {len(leaves)} entries", code="bundle"
@@ -171,3 +195,10 @@ class PublishedLog:
         root = tree_root([leaf_hash(leaf) for leaf in leaves])
         verify_subtree_consistency(start, end, head.size, path, root, head.root)
         return leaves
+
+    def _some(self, number: int, width: int) -> bytes:
+        try:
+            return self._read(bundle_path(number, width))
+        except InputError:
+            # A log that has grown may have dropped its partial bundle for the full one.
+            return self._read(bundle_path(number))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from attest.envelope import Envelope
 from attest.errors import InputError
@@ -76,6 +76,22 @@ class LogReader:
         """Return the index of a record, None if it is not in the log."""
         with self._reading:
             return self._read_store.index_of(record_hash)
+
+    def unlogged(self, envelopes: Sequence[Envelope]) -> list[Envelope]:
+        """Return those of some records that are not in the log yet."""
+        return [e for e in envelopes if self.index_of(e.record_hash()) is None]
+
+    def about(self, run: str) -> Iterator[tuple[int, Envelope]]:
+        """Yield all entries with their indices: a log beside its run is short enough to read."""
+        return enumerate(self.entries(0, self.size))
+
+    def notes(self, run: str) -> Iterator[tuple[int, Envelope]]:
+        """Yield all entries with their indices; whoever assembles a proof passes over the rows."""
+        return self.about(run)
+
+    def checkpoint_of(self, size: int) -> bytes | None:
+        """Return None: a log that nobody serves keeps its newest checkpoint alone."""
+        return None
 
     def inclusion(self, index: int, size: int) -> list[bytes]:
         """Return the inclusion path of an entry in the first `size` entries, from the tiles."""

@@ -20,8 +20,8 @@ from attest.envelope import MAX_ENVELOPE_BYTES, Envelope
 from attest.errors import FormatError, InputError
 from attest.keys import PrivateKey
 from attest.log.joiner import AttemptJoiner, Joiner, Taken
+from attest.log.run_log import RunLog
 from attest.log.segment_joiner import SegmentJoiner
-from attest.log.sequencer import LocalLog
 from attest.segment import segmented
 from attest.statements import Attempt, decode_statement
 
@@ -51,7 +51,7 @@ class Shipper:
     def __init__(
         self,
         run_directory: str | Path,
-        log: LocalLog,
+        log: RunLog,
         *,
         author: bytes | None = None,
         checkpoint_seconds: float = 1.0,
@@ -173,7 +173,7 @@ class Shipper:
     def _flush(self) -> bool:
         """Log the pending rows; they stay pending until that has worked."""
         records = self._pending.records
-        new = [record for record in records if self._log.index_of(record.record_hash()) is None]
+        new = self._log.unlogged(records)
         self._log.append(new)
         self._unsigned = self._unsigned or bool(new)
         self._logged += self._pending.rows

@@ -1,7 +1,6 @@
 """`anh monitor`: sign what a log holds about a contract, so that omissions show."""
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="monitor")
-@click.argument("directory", metavar="D", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="D|URL")
 @click.option("--once", is_flag=True, help="Sign one status now and end.")
 @click.option("--every", type=click.FloatRange(min=0.1), default=60.0, show_default=True,
               help="Seconds between looks, without --once.")  # fmt: skip
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 @json_option
 def command(
     *,
-    directory: Path,
+    directory: str,
     once: bool,  # click hands flags over as bools
     every: float,
     key: str | None,
@@ -32,7 +31,8 @@ def command(
 ) -> int:
     """Sign what a log holds about a contract.
 
-    Reads the whole log of the run directory (or log directory) D, signs a status, and appends it.
+    Reads the whole log of the run directory (or log directory) D, or the one served at URL, signs a
+    status, and appends it. What a served log showed before is remembered, and it must extend that.
     A client that trusts the monitor then sees whether a proof leaves something out. Without --once
     it signs again whenever the log has grown.
     """

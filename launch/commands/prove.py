@@ -17,7 +17,7 @@ def command(run: Path, output: Path | None, policy: Path | None, form: Form) -> 
     """Log what a run has signed and write its run proof."""
     from anh_jax.run_directory import RunDirectory
     from attest.policy import load_policy
-    from launch.driver import run_log
+    from launch.logs import run_log
     from launch.prover import prove
 
     directory = RunDirectory.open(run)

@@ -10,7 +10,7 @@ from attest.statements import Audit, Counts, Worst, decode_statement
 from launch.auditing import Audited
 from launch.auditor_name import AuditorName
 from launch.canary_check import check
-from launch.driver import run_log
+from launch.logs import run_log
 from launch.policy_draft import Draft, build
 from launch.redteam.place import AUDITOR, Canary, RecordPlace
 from launch.redteam.records import RecordAttack

@@ -30,7 +30,7 @@ from launch.announcement import announce
 from launch.auditing import Audited, Wanted, audit
 from launch.auditor_name import Asked
 from launch.canary_planting import Answer, plant
-from launch.driver import run_log
+from launch.logs import run_log
 from launch.policy_draft import Draft, build
 from launch.prover import prove
 from launch.status_log import StatusLog, monitor_name

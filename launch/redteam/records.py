@@ -14,13 +14,13 @@ from attest.assembly import assemble
 from attest.envelope import Envelope, sign
 from attest.errors import AttestError
 from attest.keys import PrivateKey
-from attest.log.sequencer import LocalLog
+from attest.log.run_log import RunLog
 from attest.memory import Memory
 from attest.multiproof import nodes_from_paths
 from attest.proof import RunProof, encode_proof
 from attest.statements import Audit, Final, Genesis, Step, decode_statement, encode_statement
 from attest.step_file import StepFile
-from launch.driver import run_log
+from launch.logs import run_log
 from launch.redteam.place import RecordPlace
 
 
@@ -41,7 +41,7 @@ class RecordAttack(Attack[RecordPlace]):
 Reason = Literal["start", "resume"]
 
 
-def _refused(log: LocalLog, envelope: Envelope, keys: list[bytes]) -> str:
+def _refused(log: RunLog, envelope: Envelope, keys: list[bytes]) -> str:
     """Return why the log refuses a record; empty where it takes it."""
     try:
         log.append([envelope], keys=keys)

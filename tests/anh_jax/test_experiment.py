@@ -210,11 +210,33 @@ def test_where_data_lie_is_not_in_the_contract(tmp_path: Path) -> None:
     check_resumable(here, there)
 
 
-@pytest.mark.parametrize("key", ["log", "witnesses"])
-def test_address_of_a_service_that_nothing_sends_to_is_refused(key: str) -> None:
-    value = {"log": "https://log.example/", "witnesses": "[https://witness.example/]"}[key]
-    with pytest.raises(ConfigError, match=rf"attest\.{key}: .*https://.*use \[?local"):
-        load_experiment(DIGITS, [f"attest.{key}={value}"])
+WITNESS = "w.example/a+d41e9006+BOctVDQwVW+5d5UVLgg8041gWp+vLcKg2AiGVfg0Hg6e https://w.example"
+
+
+def test_records_may_go_to_a_served_log_and_a_local_one_may_have_more_witnesses() -> None:
+    served = load_experiment(DIGITS, ["attest.log=https://log.example/runs"])
+    assert served.attest.log == "https://log.example/runs"
+    witnessed = load_experiment(DIGITS, [f"attest.witnesses=[local, '{WITNESS}']"])
+    assert witnessed.attest.witnesses == ("local", WITNESS)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["attest.log=ftp://log.example"], r"attest\.log: .*use local, or the address"),
+        (["attest.log=https://log.example/?a=b"], r"attest\.log: .*use local, or the address"),
+        (["attest.log=file:///etc/passwd"], r"attest\.log: .*use local, or the address"),
+        (["attest.witnesses=[https://w.example]"], r"attest\.witnesses: .*has local among"),
+        (["attest.witnesses=[local, https://w.example]"], r"attest\.witnesses: .*'VKEY URL'"),
+        (
+            ["attest.log=https://log.example", f"attest.witnesses=[local, '{WITNESS}']"],
+            r"attest\.witnesses: .*whoever serves the log",
+        ),
+    ],
+)
+def test_log_or_witness_that_nobody_can_reach_is_refused(overrides: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_experiment(DIGITS, overrides)
 
 
 def test_only_contract_groups_are_in_the_contract_bytes() -> None:
