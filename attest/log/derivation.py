@@ -7,7 +7,6 @@ reads those after the newest snapshot of the register alone; its memory does not
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from attest.checkpoint import Checkpoint
@@ -67,17 +66,15 @@ class Restart:
         InputError: from `derive`, if store or tiles cannot be read.
     """
 
-    def __init__(
-        self, store: Store, tiles: Tiles, head: Checkpoint, new_register: Callable[[], Register]
-    ) -> None:
+    def __init__(self, store: Store, tiles: Tiles, head: Checkpoint, empty: Register) -> None:
         self._store = store
         self._tiles = tiles
         self._head = head
         data = store.snapshot()
         self._snapshot = None if data is None else Snapshot.from_bytes(data)
-        self._register = new_register()
-        if self._snapshot is not None:
-            self._register = self._snapshot.register
+        # Keys may have been committed since the snapshot.
+        self._register = empty if self._snapshot is None else self._snapshot.register
+        self._register.publics |= empty.publics
         self._known = 0 if self._snapshot is None else self._snapshot.at.size
 
     def derive(self, committed: Committed) -> Derivation:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,11 +71,10 @@ def fsck(directory: str | Path, *, progress: Progress | None = None) -> LogRepor
     began = time.monotonic()
     layout = Layout(Path(directory))
     names, places = layout.read_names(), Places.read(layout)
-    store = places.open_store(layout)
-    try:
+    with closing(places.open_store(layout)) as store, closing(places.open_heads(layout)) as heads:
         with store.exclusive(Turn.APPEND), store.exclusive(Turn.PUBLISH):
             tiles = places.open_tiles(layout)
-            publisher = Publisher(tiles, places.open_heads(layout), names)
+            publisher = Publisher(tiles, heads, names)
             committed = store.committed()
             check_count(store, committed)
             present = set(tiles.names())
@@ -88,8 +88,6 @@ def fsck(directory: str | Path, *, progress: Progress | None = None) -> LogRepor
         kinds = tuple(sorted(walk.kinds.items()))
         seconds = time.monotonic() - began
         return LogReport(names, committed.size, publisher.head, kinds, seconds)
-    finally:
-        store.close()
 
 
 class _Walk:

@@ -36,6 +36,10 @@ class Heads(Protocol):
         """Store a new head if the stored one is `expected`, else RefusedError (check `head`)."""
         ...
 
+    def close(self) -> None:
+        """Close what is open to reach it."""
+        ...
+
 
 class HeadStore:
     """Hold the newest signed checkpoint of one log in a file of its own."""
@@ -74,6 +78,9 @@ class HeadStore:
             if self.read() != expected:
                 raise head_moved(str(self._path))
             replace_file(self._path, note)
+
+    def close(self) -> None:
+        """Return: between two calls no file is open."""
 
 
 def head_moved(where: str) -> RefusedError:

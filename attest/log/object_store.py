@@ -201,6 +201,9 @@ class ObjectHeads:
         if found != expected or not self._bucket.swap("head", note, tag):
             raise head_moved(f"{self._bucket.url}/head")
 
+    def close(self) -> None:
+        """Return: the store's connections end with it."""
+
 
 def _open(url: str) -> ObjectStore:
     if url.startswith("memory:"):

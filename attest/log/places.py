@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, fields
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ from attest.log.head_store import Heads, HeadStore
 from attest.log.layout import Layout
 from attest.log.sqlite_store import SqliteStore
 from attest.log.store import Store
-from attest.tiles import TileDirectory, Tiles
+from attest.tiles import CHECKPOINT_PATH, TileDirectory, Tiles
 
 _MAX_BYTES = 4096
 _POSTGRES = ("postgresql", "postgres")
@@ -61,9 +62,11 @@ class Places:
         Raises:
             InputError: if there is a log at one of the places, or it cannot be written.
         """
-        self.open_tiles(layout)
+        if self.open_tiles(layout).has(CHECKPOINT_PATH):
+            raise InputError(f"{self.tiles}: there are a log's files already")
         _create_store(self.store, layout).close()
-        self.open_heads(layout).create(head)
+        with closing(self.open_heads(layout)) as heads:
+            heads.create(head)
         named = {f.name: str(getattr(self, f.name)) for f in fields(self)}
         if any(named.values()):
             value: canonical.JSON = {name: address for name, address in named.items() if address}

@@ -93,7 +93,8 @@ class PostgresSession:
             self._url, autocommit=True, connect_timeout=_CONNECT_SECONDS, application_name="anh log"
         )
         connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
-        connection.execute(f"SET lock_timeout = '{_WAIT_SECONDS}s'")
+        wait = f"{_WAIT_SECONDS}s"
+        connection.execute("SELECT set_config(%s, %s, false)", ("lock_timeout", wait))
         connection.execute("SET synchronous_commit = on")
         connection.execute("SET client_min_messages = warning")
         for setting in _DURABLE:

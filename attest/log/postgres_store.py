@@ -124,6 +124,10 @@ class PostgresHeads:
             if not self._session.rows(query, (note, expected)):
                 raise head_moved(self._session.name)
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
 
 def _has_tables(session: PostgresSession) -> bool:
     return session.rows("SELECT to_regclass('tree') IS NOT NULL") == [(True,)]

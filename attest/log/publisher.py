@@ -57,6 +57,10 @@ class Publisher:
         self._signed = _Signed(note, open_checkpoint(note, names.log))
         self._tree = TileTree(tiles.read, 0)
 
+    def close(self) -> None:
+        """Close what is open to reach the head."""
+        self._heads.close()
+
     @property
     def head(self) -> Checkpoint:
         """Return the newest signed head as it was last read or signed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -49,21 +49,21 @@ class LocalLog(LogReader):
         self._signers = signers
         self._appending = threading.RLock()
         self._publishing = threading.RLock()
-        self._store = places.open_store(layout)
-        try:
+        with ExitStack() as opened:
+            stores = [opened.enter_context(closing(places.open_store(layout))) for _ in range(3)]
+            self._store, self._publish_store, read_store = stores
             tiles, heads = places.open_tiles(layout), places.open_heads(layout)
+            opened.callback(heads.close)
             with self._store.exclusive(Turn.APPEND):
                 publisher = Publisher(tiles, heads, names)
                 committed = self._store.committed()
                 check_count(self._store, committed)
-            keys = self._store.public_keys()
-            restart = Restart(self._store, tiles, publisher.head, lambda: new_register(names, keys))
+            super().__init__(names, read_store, publisher)
+            register = new_register(names, self._store.public_keys())
+            restart = Restart(self._store, tiles, publisher.head, register)
             self._derived = restart.derive(committed)
-            self._publish_store = places.open_store(layout)
-            super().__init__(names, places.open_store(layout), publisher)
-        except BaseException:
-            self._store.close()
-            raise
+            # Only what is sound stays open.
+            self._opened = opened.pop_all()
 
     @classmethod
     def create(
@@ -121,8 +121,7 @@ class LocalLog(LogReader):
     def close(self) -> None:
         """Close the store; nothing acknowledged is lost without."""
         with self._appending, self._publishing, self._reading:
-            for store in (self._store, self._publish_store, self._read_store):
-                store.close()
+            self._opened.close()
 
     def __enter__(self) -> LocalLog:
         return self

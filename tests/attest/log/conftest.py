@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from attest.log.places import Places
 from attest.log.sequencer import LocalLog
 
 _HERE = Path(__file__).resolve().parent
@@ -26,6 +27,18 @@ def lab() -> ModuleType:
 def hosts() -> ModuleType:
     """Return the module of `hosts.py`."""
     return _beside("hosts")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """Return a running PostgreSQL server (`database.Server`), or skip."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed: extra `postgres`")
+    database = _beside("database")
+    if database.find("initdb") is None:
+        pytest.skip("no PostgreSQL server here: install the package `postgresql`")
+    server = database.Server()
+    yield server
+    server.close()
 
 
 def _beside(stem: str) -> ModuleType:
@@ -50,10 +63,16 @@ def run_directory(tmp_path: Path, lab: ModuleType) -> Path:
 
 
 @pytest.fixture
-def log(run_directory: Path, lab: ModuleType) -> Iterator[LocalLog]:
+def places() -> Places:
+    """Return where the parts of `log` lie; a module whose tests hold anywhere has more of them."""
+    return Places()
+
+
+@pytest.fixture
+def log(run_directory: Path, lab: ModuleType, places: Places) -> Iterator[LocalLog]:
     """Return an empty log at `log` in the run directory."""
-    directory = run_directory / "log"
-    with LocalLog.create(directory, lab.key("log"), lab.key("witness"), ORIGIN) as created:
+    keys = lab.key("log"), lab.key("witness")
+    with LocalLog.create(run_directory / "log", *keys, ORIGIN, places=places) as created:
         yield created
 
 

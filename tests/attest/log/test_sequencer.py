@@ -16,9 +16,17 @@ from attest.envelope import sign
 from attest.errors import EquivocationError, InputError, RefusedError
 from attest.log.fsck import fsck
 from attest.log.head_store import HeadStore
+from attest.log.places import Places
 from attest.log.sequencer import LocalLog
 from attest.note import Note, UnknownLines
 from attest.tiles import TileDirectory, TileFile
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def places(request: pytest.FixtureRequest) -> Places:
+    if request.param == "sqlite":
+        return Places()
+    return Places(store=request.getfixturevalue("postgres").schema())
 
 
 @pytest.fixture
