@@ -65,6 +65,24 @@ def test_key_of_the_trainers_operator_adds_no_auditor(tale: ModuleType) -> None:
     assert reading.validators == ("acme",)
 
 
+def test_audit_that_withheld_a_step_reproduces_nothing(tale: ModuleType) -> None:
+    """With a second attempt a receipt may count one step more than the run has."""
+    told: dict[str, Any] = {"k": 30, "steps": 30, "counts": Counts(30, 0, 0, 1)}
+    for changes, level in (({}, Level.REPRODUCED), (told, Level.SAMPLED)):
+        story = tale.Story(steps=30, k=30)
+        story.open()
+        story.tell_attempt(number=2)
+        story.tell_intent("acme")
+        story.tell_intent("globex")
+        story.tell_final()
+        story.tell_audit("acme", k=30, steps=30, counts=Counts(30, 0, 0, 0))
+        story.tell_audit(
+            "globex", **{"k": 30, "steps": 30, "counts": Counts(30, 0, 0, 0), **changes}
+        )
+        story.tell_status()
+        assert story.verify().level is level
+
+
 def test_bounded_audits_of_two_operators_are_sampled_by_both(tale: ModuleType) -> None:
     verdict = twice(tale, "globex", **BOUNDED)
     assert (verdict.level, verdict.auditors) == (Level.SAMPLED, ("acme", "globex"))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
+import run_wording
 
 from attest import canonical
 from attest.digest_tree import level_hash
@@ -23,10 +24,10 @@ from attest.state_evidence import (
     encode_state_equivocation,
     encode_withheld,
 )
-from attest.statements import Attempt, Genesis, Mesh, Row, Scalars, Step, encode_statement
+from attest.statements import Row, Step, encode_statement
 from attest.tensor_header import tensor_header
 
-ONE, TWO = "1" * 64, "2" * 64
+ONE, TWO, THREE = "1" * 64, "2" * 64, "3" * 64
 
 
 @dataclass
@@ -59,44 +60,14 @@ class SignedStep:
 @pytest.fixture
 def signed() -> SignedStep:
     run_key, worker = PrivateKey.generate(), PrivateKey.generate()
-    opening = Genesis(
-        state_root="3" * 64,
-        contract="4" * 64,
-        plan="5" * 64,
-        run_key=run_key.public.hex(),
-        trainer="lab",
-        execution_class={"backend": "cpu"},
-        environment={"python": "3.11"},
-        digest_policy="every 1",
-        alg="blake3",
-        init="exact",
-        seed="fixed",
+    opening = dataclasses.replace(
+        run_wording.genesis("4" * 64), state_root=THREE, run_key=run_key.public.hex()
     )
     genesis = sign(encode_statement(opening), [run_key])
     run = genesis.record_hash().hex()
-    begun = Attempt(
-        resumed_from=run,
-        run=run,
-        number=1,
-        step=0,
-        worker_keys=(worker.public.hex(),),
-        mesh=Mesh(1, 1, 1),
-        processes=1,
-        environment={"python": "3.11"},
-        reason="start",
-    )
+    begun = dataclasses.replace(run_wording.attempt(run, 1), worker_keys=(worker.public.hex(),))
     attempt = sign(encode_statement(begun), [run_key])
-    row = Row(
-        run=run,
-        step=1,
-        prev=run,
-        gradient_root="6" * 64,
-        state_root=ONE,
-        batch_root="7" * 64,
-        scalars=Scalars((1.0).hex(), 1, (4.0).hex()),
-        loss=(1.0).hex(),
-        bound=None,
-    )
+    row = dataclasses.replace(run_wording.row(run, 1), state_root=ONE)
     said = Step(attempt=attempt.record_hash().hex(), row=row)
     record = sign(encode_statement(said), [worker])
     return SignedStep(run_key, worker, genesis, attempt, record, row)
@@ -114,7 +85,7 @@ def test_another_state_0_under_the_run_key_contradicts_genesis(signed) -> None:
         SignedClaim(claim, claim.sign(signed.run_key)), CommittedBy(signed.genesis)
     )
     assert check_state_equivocation(data) == claim
-    same = dataclasses.replace(claim, root="3" * 64)
+    same = dataclasses.replace(claim, root=THREE)
     signature = same.sign(signed.run_key)
     data = encode_state_equivocation(SignedClaim(same, signature), CommittedBy(signed.genesis))
     with pytest.raises(RefusedError, match="what the run committed"):
@@ -135,6 +106,53 @@ REFUSED: dict[str, Callable[[SignedStep], bytes]] = {
 def test_what_contradicts_nothing_is_refused(signed, words: str) -> None:
     with pytest.raises(RefusedError, match=words):
         check_state_equivocation(REFUSED[words](signed))
+
+
+def at_genesis(signed: SignedStep, **changes: object) -> bytes:
+    """Return the run key's word about state 0, against genesis alone."""
+    claim = signed.claim(**{"step": 0, "row": signed.run, **changes})
+    by = CommittedBy(signed.genesis)
+    return encode_state_equivocation(SignedClaim(claim, claim.sign(signed.run_key)), by)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"run": TWO, "row": TWO}, "of another run"),
+        ({"row": TWO}, "commits no such digest"),
+        ({"part": "gradient"}, "commits no such digest"),
+    ],
+    ids=str,
+)
+def test_claim_about_genesis_is_about_its_state_0_alone(signed, changes, words: str) -> None:
+    with pytest.raises(AttestError, match=words):
+        check_state_equivocation(at_genesis(signed, **changes))
+
+
+def with_row(signed: SignedStep, *, attempt: str = "", **changes: object) -> SignedStep:
+    """Return the step with another row, which the worker signed as well."""
+    row = dataclasses.replace(signed.row, **changes)
+    said = Step(attempt=attempt or signed.attempt.record_hash().hex(), row=row)
+    return dataclasses.replace(
+        signed, row=row, record=sign(encode_statement(said), [signed.worker])
+    )
+
+
+def test_row_that_commits_no_state_contradicts_no_claim_about_one(signed) -> None:
+    skipped = with_row(signed, state_root=None)
+    with pytest.raises(RefusedError, match="commits no such digest"):
+        check_state_equivocation(skipped.evidence(skipped.claim()))
+    assert check_state_equivocation(skipped.evidence(skipped.claim(part="gradient")))
+
+
+def test_row_of_another_attempt_or_run_contradicts_nothing(signed) -> None:
+    # One worker key may have signed for two attempts: whose row it is, its statement says.
+    other = with_row(signed, attempt=TWO)
+    with pytest.raises(RefusedError, match="of another attempt"):
+        check_state_equivocation(other.evidence(other.claim()))
+    other = with_row(signed, run=TWO, prev=TWO)
+    with pytest.raises(RefusedError, match="of another step"):
+        check_state_equivocation(other.evidence(other.claim()))
 
 
 def test_row_that_the_attempts_worker_did_not_sign_is_refused(signed) -> None:

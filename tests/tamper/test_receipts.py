@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from attest.statements import Counts, Worst
+from attest.statements import Counts, Nonce, Worst
 
 WITHIN = Worst(*["0x1.0000000000000p-2"] * 6)
 BOUNDED: dict[str, Any] = {"method": "bounded", "worst": WITHIN}
@@ -135,6 +135,17 @@ def test_nonce_that_was_not_committed_is_refused(tale: ModuleType, refused) -> N
     story.tell_final()
     story.tell_nonce("acme", nonce="00" * 32)
     refused("sources", story, story.proof_and("nonce acme"))
+
+
+def test_nonce_that_another_key_reveals_is_refused(tale: ModuleType, refused) -> None:
+    """Both keys are auditors of the policy; a nonce is revealed by whoever committed to it."""
+    story = tale.Story()
+    story.open()
+    story.tell_intent("acme")
+    story.tell_final()
+    nonce = Nonce(story.records["intent acme"], tale.nonce_of("acme").hex())
+    story.add("nonce acme", nonce, "globex")
+    refused("envelope signatures", story, story.proof_and("nonce acme"))
 
 
 def test_intent_given_to_another_key_is_refused(tale: ModuleType, refused) -> None:
