@@ -7,12 +7,13 @@ from types import ModuleType
 
 import pytest
 
-SUPPORT = Path(__file__).resolve().parent / "support"
+# Tests are no package: what they share is imported from its folder.
+SUPPORT = str(Path(__file__).resolve().parent / "support")
+if SUPPORT not in sys.path:
+    sys.path.insert(0, SUPPORT)
 
 
 @pytest.fixture(scope="session")
 def tale() -> ModuleType:
-    """Return the module `run_story`: tests are no package, so its folder goes on the path."""
-    if str(SUPPORT) not in sys.path:
-        sys.path.insert(0, str(SUPPORT))
+    """Return the module `run_story`."""
     return importlib.import_module("run_story")

@@ -2,19 +2,19 @@
 
 import base64
 import dataclasses
-import hashlib
 import struct
 from typing import Any
 
 import pytest
+import run_wording
+from run_cast import digest
 
 from attest import canonical
-from attest.contract import Contract, Data, Init, Numerics, Optimizer, Programs, Retention
+from attest.contract import Contract
 from attest.envelope import Envelope, sign
 from attest.errors import AttestError, FormatError, RefusedError
 from attest.keys import PrivateKey
 from attest.merkle import inclusion_path, tree_root
-from attest.numerics_class import CLASSES
 from attest.recording import Entry, Recording, Value
 from attest.refutation import (
     Claim,
@@ -25,82 +25,31 @@ from attest.refutation import (
     two_digits,
     verify_refutation,
 )
-from attest.statements import Attempt, Genesis, Mesh, Row, Scalars, Step, encode_statement
+from attest.statements import Row, Step, encode_statement
 
 SIGNATURE, ARTIFACT = b'{"name":"gradient"}', b"ML\xefR program"
 RUN_KEY, WORKER, STRANGER = (PrivateKey(bytes([n]) * 32) for n in (1, 2, 3))
 INDEX = 3
 
 
-def digest(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
-
-
 def contract() -> Contract:
+    made = run_wording.contract(9)
     program = program_id(SIGNATURE, ARTIFACT)
-    return Contract(
-        version=1,
-        steps=9,
-        batch_size=4,
-        seed=1,
-        seed_rule="fixed",
-        programs=Programs(digest("init"), program, digest("s"), digest("u"), digest("e")),
-        constants=digest("constants"),
-        rules=digest("rules"),
-        config=digest("config"),
-        data=Data(digest("data"), 100, "feistel-sha256/v1", None),
-        init=Init("program"),
-        optimizer=Optimizer("elementwise", "adamw"),
-        numerics=Numerics.of(CLASSES["f32"]),
-        properties=(),
-        retention=Retention("30 days", (), "0", "7 days"),
-    )
+    return dataclasses.replace(made, programs=dataclasses.replace(made.programs, gradient=program))
 
 
 def genesis(made: Contract, key: PrivateKey = RUN_KEY) -> Envelope:
-    said = Genesis(
-        state_root=digest("state 0"),
-        contract=made.id,
-        plan=digest("plan"),
-        run_key=key.public.hex(),
-        trainer="lab",
-        execution_class={"backend": "cpu"},
-        environment={},
-        digest_policy="every 1",
-        alg="blake3",
-        init="exact",
-        seed="fixed",
-    )
+    said = dataclasses.replace(run_wording.genesis(made.id), run_key=key.public.hex())
     return sign(encode_statement(said), [key])
 
 
 def attempt(run: str, key: PrivateKey = RUN_KEY) -> Envelope:
-    said = Attempt(
-        resumed_from=run,
-        run=run,
-        number=1,
-        step=0,
-        worker_keys=(WORKER.public.hex(),),
-        mesh=Mesh(1, 1, 1),
-        processes=1,
-        environment={},
-        reason="start",
-    )
+    said = dataclasses.replace(run_wording.attempt(run, 1), worker_keys=(WORKER.public.hex(),))
     return sign(encode_statement(said), [key])
 
 
 def row(run: str) -> Row:
-    return Row(
-        run=run,
-        step=1,
-        prev=run,
-        gradient_root=digest("gradient"),
-        state_root=digest("state"),
-        batch_root=digest("batch"),
-        scalars=Scalars((1.0).hex(), 1, (4.0).hex()),
-        loss=(2.0).hex(),
-        bound=None,
-    )
+    return run_wording.row(run, 1)
 
 
 def value(x: float) -> Value:
@@ -242,7 +191,7 @@ def test_recording_of_another_run_row_or_program_is_refused() -> None:
     for change in ({"run": digest("x")}, {"row": digest("x")}, {"step": 2}):
         assert refused(refutation(**change)) == "recording"
     assert refused(refutation(program=digest("evaluate"))) == "recording"
-    assert refused(refutation(program=digest("u"))) == "program"
+    assert refused(refutation(program=digest("update"))) == "program"
 
 
 def test_contract_that_genesis_does_not_name_is_refused() -> None:
