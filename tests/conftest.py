@@ -13,7 +13,7 @@ from xdist.scheduler import LoadScopeScheduling
 ROOT = Path(__file__).resolve().parent.parent
 
 # Whoever runs the whole suite gets this many processes, or fewer on fewer cores. More would make
-# the fixtures of a session more often than they save, and each takes up to 3 GiB.
+# the fixtures of a session more often than they save, and together they take some 7 GiB.
 MOST_WORKERS = 4
 # One Ray at a time, so one worker has these. They wait more than they work and are started first.
 RAY = ("tests/launch/ray/", "tests/runs/test_ray_")
