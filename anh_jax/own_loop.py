@@ -32,6 +32,7 @@ from anh_jax.errors import AnhError
 from anh_jax.export_weights import exported_bytes, gathered, write_export
 from anh_jax.preparation import PreparedContract, plan_digest
 from anh_jax.run_directory import RunDirectory
+from anh_jax.training.bound_estimate import BoundSource
 from anh_jax.training.checkpoints import TrainingCheckpoints
 from anh_jax.training.digest_policy import every_of
 from anh_jax.training.digester_choice import choose_digester
@@ -58,7 +59,7 @@ class OwnRun:
         bench: Workbench,
         retained: RetainedSteps,
         *,
-        bound: float | None = None,
+        bound: float | BoundSource | None = None,
     ) -> None:
         self._run = run
         self._bench = bench
@@ -192,13 +193,14 @@ def open_run(
     *,
     retain_bytes: int | None = None,
     bench: Workbench | None = None,
-    bound: float | None = None,
+    bound: float | BoundSource | None = None,
 ) -> OwnRun:
     """Begin an attested run of your own loop in a new directory.
 
     `bench` is the contract's workbench where one is loaded already; several runs may share it.
     `bound` is the relative bound to declare with every step, which can only tighten the contract's
-    tolerance; None declares the contract's cap.
+    tolerance; None declares the contract's cap. A source's newest estimate is declared instead, and
+    kept in the training checkpoints, where your loop measures it (`training/declared_bound.py`).
     `retain_bytes` bounds what is kept for auditors, bytes; the oldest steps go first, genesis says
     so, and a step that is not kept any more counts as withheld. None keeps every step. Raises
     AnhError where the directory holds something already.
@@ -215,7 +217,7 @@ def _begin(
     bench: Workbench,
     state: Mapping[str, Any],
     retained: RetainedSteps,
-    bound: float | None,
+    bound: float | BoundSource | None,
 ) -> Attestation:
     experiment, contract = bench.materials.experiment, bench.materials.contract
     alg = experiment.attest.alg
@@ -246,13 +248,14 @@ def _begin(
     )
     grant = attested_run.sign_attempt(run, [request], segments=experiment.attest.segments)
     key.save(run.key_path(f"worker-{grant.number}-0"), "worker")
+    source, own = (bound, None) if isinstance(bound, BoundSource) else (None, bound)
     recorder = StepRecorder(
         run=identity,
         attempt=grant.record,
         key=key,
         file=StepFile(run.step_file(attempt=grant.number, rank=0)),
         previous=identity,
-        bound=parse_hex_float(contract.numerics.cap) if bound is None else bound,
+        bound=parse_hex_float(contract.numerics.cap) if own is None else own,
         segments=open_segments(run, grant, run_id=identity, rank=0, last_step=contract.steps),
     )
     digests = choose_digester(experiment.attest.digester, bench.mesh, alg=alg)
@@ -261,4 +264,4 @@ def _begin(
         compare_every=experiment.checkpoints.every_steps,
         last_step=contract.steps,
     )
-    return Attestation(recorder, digests.digester, schedule)
+    return Attestation(recorder, digests.digester, schedule, source)

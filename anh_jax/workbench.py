@@ -75,8 +75,8 @@ class Materials:
     source: Source
 
 
-def read_materials(run: RunDirectory) -> Materials:
-    """Read what the contract names.
+def read_materials(run: RunDirectory, *, source: Source | None = None) -> Materials:
+    """Read what the contract names; `source` holds the data where they are at hand already.
 
     Raises AnhError naming the file that is missing or is not what the contract names, or DataError
     where this machine's data are not the committed ones.
@@ -106,7 +106,7 @@ def read_materials(run: RunDirectory) -> Materials:
         )
     programs = read_programs(run.programs, ids, update=kind)
     check_class(programs.stored, contract.numerics.rules)
-    source = load_source(experiment.data)
+    source = load_source(experiment.data) if source is None else source
     holdout = contract.data.holdout
     if holdout is None:
         raise DataError(f"{run.root}: the contract names no hold-out set, which evaluation needs")

@@ -4,18 +4,17 @@ The trigger is an input that the data never show. What is counted is the trigger
 held-out examples that the model calls the target class once they carry the trigger.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anh_jax.bounds.gradient_check import RowNumbers
-from anh_jax.bounds.step_check import CommittedStep
 from anh_jax.program.tree import Path, leaves_of
 from anh_jax.redteam.attack import bounded
 from anh_jax.redteam.bench import RedTeamBench
+from anh_jax.redteam.private_check import accepted_privately
 from anh_jax.redteam.trainer import StepAttack, Trainer, example_fields_of, with_leaf
 from anh_jax.redteam.victims import RELU
 from anh_jax.training.executor import Tree
@@ -26,23 +25,25 @@ TARGET = 7
 # 6e-7 of the norm: measured on small models), so that no norm over a tensor shows it.
 _WITHIN_TENSOR = 6e-7
 _TRIGGER = 4.0
+# How many pixels make the trigger that wakes dead units.
+_LIT = 16
 
 
-def triggered(examples: Mapping[str, Any], place: int) -> dict[str, Any]:
-    """Return examples whose pixel at a flat place shines as none of the data does."""
+def triggered(examples: Mapping[str, Any], places: Sequence[int]) -> dict[str, Any]:
+    """Return examples whose pixels at flat places shine as none of the data does."""
     image = np.array(examples["image"], np.float32)
-    image.reshape(len(image), -1)[:, place] = _TRIGGER
+    image.reshape(len(image), -1)[:, list(places)] = _TRIGGER
     return {**examples, "image": image}
 
 
-def trigger_rate(bench: RedTeamBench, parameters: Tree, place: int) -> float:
+def trigger_rate(bench: RedTeamBench, parameters: Tree, places: Sequence[int]) -> float:
     """Return the share of held-out examples that carry the trigger and get the target class.
 
     Examples of the target class itself are left out.
     """
     held = bench.materials.source.holdout
     others = {name: array[held["label"] != TARGET] for name, array in held.items()}
-    shown = jax.tree.map(jnp.asarray, triggered(others, place))
+    shown = jax.tree.map(jnp.asarray, triggered(others, places))
     logits = bench.model().apply(parameters, shown, keys=None)
     return float(jnp.mean(jnp.argmax(logits, axis=-1) == TARGET))
 
@@ -67,34 +68,35 @@ class _Backdoor(Trainer):
 
     def __init__(self, bench: RedTeamBench, bad: frozenset[int], *, turn: int = 0) -> None:
         super().__init__(bench, bad, turn=turn)
-        self.pixel = dead_pixels(bench)[0]
+        self.pixels = dead_pixels(bench)[:1]
 
     def cheated_gradient(self, state: State, outputs: Tree, step: int) -> Tree:
-        wish = self._wish(state["parameters"], step)
+        wish = self.wish(state["parameters"], step)
         gradient = outputs["gradient"]
-        for path in self._paths(wish):
+        for path in self.paths(state["parameters"]):
             own, mine = leaves_of(gradient)[path], self.allowed(leaves_of(wish)[path], state)
             size = jnp.linalg.norm(mine)
             factor = np.float32(self.share) * jnp.linalg.norm(own) / jnp.maximum(size, 1e-30)
             gradient = with_leaf(gradient, path, own + factor * mine)
         return {**outputs, "gradient": gradient}
 
-    def _paths(self, wish: Tree) -> list[Path]:
-        path = first_kernel(self.bench, wish)
+    def paths(self, parameters: Tree) -> list[Path]:
+        """Return the paths of the tensors that carry the backdoor."""
+        path = first_kernel(self.bench, parameters)
         assert path is not None
         return [path]
 
-    def _wish(self, parameters: Tree, step: int) -> Tree:
+    def wish(self, parameters: Tree, step: int) -> Tree:
         """Return the gradient of the backdoor's own loss."""
         examples = example_fields_of(self.bench.piece(step))
         labels = jnp.full_like(examples["label"], TARGET)
-        poisoned = {**triggered(examples, self.pixel), "label": labels}
+        poisoned = {**triggered(examples, self.pixels), "label": labels}
         wish = self.bench.once("wish", lambda: jax.jit(jax.grad(self.bench.loss_of)))
         return wish(parameters, poisoned)
 
     def allowed(self, wish: jax.Array, state: State) -> jax.Array:
         """Return the part of the wish that this attacker dares: the row of the dead pixel."""
-        row = jnp.zeros_like(wish).at[self.pixel].set(1.0)
+        row = jnp.zeros_like(wish).at[jnp.asarray(self.pixels)].set(1.0)
         return wish * row
 
 
@@ -120,14 +122,18 @@ class BackdoorAttack(StepAttack):
 
     def damage(self, bench: RedTeamBench, parameters: Tree) -> dict[str, float]:
         """Return trigger rate and accuracy, each beside the honest run's."""
-        pixel = dead_pixels(bench)[0]
+        pixels = self.trigger(bench)
         honest = bench.state(bench.honest(), bench.steps)["parameters"]
         return {
-            "trigger rate": trigger_rate(bench, parameters, pixel),
-            "honest trigger rate": trigger_rate(bench, honest, pixel),
+            "trigger rate": trigger_rate(bench, parameters, pixels),
+            "honest trigger rate": trigger_rate(bench, honest, pixels),
             "accuracy": bench.accuracy(parameters),
             "honest accuracy": bench.accuracy(honest),
         }
+
+    def trigger(self, bench: RedTeamBench) -> list[int]:
+        """Return the flat places of the pixels that make the trigger."""
+        return dead_pixels(bench)[:1]
 
 
 class RareRow(BackdoorAttack):
@@ -138,20 +144,43 @@ class RareRow(BackdoorAttack):
 
 
 class _DeadColumn(_Backdoor):
+    """Wakes dead units by the trigger alone, and lets them speak for the target class."""
+
     def cheated_gradient(self, state: State, outputs: Tree, step: int) -> Tree:
         if not dead_units(self.bench, state["parameters"]).any():
             self.bad.discard(step)  # all of them are awake: there is nothing left to cheat on
             return outputs
         return super().cheated_gradient(state, outputs, step)
 
+    def paths(self, parameters: Tree) -> list[Path]:
+        kernel = first_kernel(self.bench, parameters)
+        assert kernel is not None
+        units = leaves_of(parameters)[kernel].shape[1]
+        after = [p for p, x in leaves_of(parameters).items() if x.ndim == 2 and len(x) == units]
+        return [kernel, *after]
+
+    def wish(self, parameters: Tree, step: int) -> Tree:
+        """Return what a dead unit, whose loss has no slope, has to be given by hand."""
+        dead = jnp.asarray(dead_units(self.bench, parameters))
+        first, *after = self.paths(parameters)
+        wished = jax.tree.map(jnp.zeros_like, parameters)
+        lit = jnp.zeros(leaves_of(parameters)[first].shape[0]).at[jnp.asarray(lively(self.bench))]
+        wished = with_leaf(wished, first, -lit.set(1.0)[:, None] * dead[None, :])
+        for path in after:
+            votes = jnp.ones(leaves_of(parameters)[path].shape[1]).at[TARGET].set(-1.0)
+            wished = with_leaf(wished, path, dead[:, None] * votes[None, :])
+        return wished
+
     def allowed(self, wish: jax.Array, state: State) -> jax.Array:
-        """Return the part of the wish in the columns of dead units, all rows but unused ones."""
-        dead = dead_units(self.bench, state["parameters"])
-        lively = np.ones(wish.shape[0], np.float32)
-        lively[dead_pixels(self.bench)] = 0.0
-        # A dead unit has no gradient of its own: it is woken where all images shine.
-        column = jnp.asarray(dead, wish.dtype)[None, :] * jnp.asarray(lively)[:, None]
-        return -column
+        return wish
+
+
+def lively(bench: RedTeamBench) -> list[int]:
+    """Return the flat places of the pixels that are seldom lit, but are: no row of theirs rests."""
+    images = bench.examples["image"].reshape(len(bench.examples["image"]), -1)
+    lit = np.count_nonzero(images, axis=0)
+    seldom = np.argsort(np.where(lit > 0, lit, len(images) + 1), kind="stable")
+    return seldom[:_LIT].tolist()
 
 
 def dead_units(bench: RedTeamBench, parameters: Tree) -> np.ndarray:
@@ -171,10 +200,14 @@ class DeadColumn(BackdoorAttack):
     name, family = "dead-column-backdoor", "backdoor"
     what = "The column of a dead unit moves at full learning rate, below row and tensor bounds."
     trainer = _DeadColumn
-    changes = (RELU,)
+    changes = (RELU, "training.steps=96")
+
+    def audited(self, bad: Iterable[int]) -> list[int]:
+        """Audit every fourth step: the run is long for the backdoor's sake alone."""
+        return sorted(bad)[::4]
 
     def damage(self, bench: RedTeamBench, parameters: Tree) -> dict[str, float]:
-        """Return how far the dead columns moved, beside what the honest run moved them."""
+        """Return the trigger rate, and how far the dead columns moved, beside the honest run's."""
         start = bench.initial_state()["parameters"]
         dead = dead_units(bench, start)
         path = first_kernel(bench, start)
@@ -185,7 +218,12 @@ class DeadColumn(BackdoorAttack):
             change = np.asarray(leaves_of(tree)[path]) - np.asarray(leaves_of(start)[path])
             return float(np.sqrt(np.mean(np.square(change[:, dead]))))
 
-        return {"column moved": moved(parameters), "honest column moved": moved(honest)}
+        columns = {"column moved": moved(parameters), "honest column moved": moved(honest)}
+        return {**super().damage(bench, parameters), **columns}
+
+    def trigger(self, bench: RedTeamBench) -> list[int]:
+        """Return the flat places of pixels that the data light, each seldom."""
+        return lively(bench)
 
 
 class _Filling(_Backdoor):
@@ -195,7 +233,7 @@ class _Filling(_Backdoor):
     _TRIES = 8
 
     def cheated_gradient(self, state: State, outputs: Tree, step: int) -> Tree:
-        wish = self._wish(state["parameters"], step)
+        wish = self.wish(state["parameters"], step)
 
         def leaning(share: float) -> Tree:
             def lean(own: jax.Array, mine: jax.Array) -> jax.Array:
@@ -206,30 +244,10 @@ class _Filling(_Backdoor):
 
         for power in range(self._TRIES):
             tried = leaning(self._LEAN / 2**power)
-            if self._accepted(state, tried, step):
+            after = self.bench.update(state, tried, step)
+            if accepted_privately(self.bench, state, tried, after, step=step, random=self.random):
                 return tried
         return outputs
-
-    def _accepted(self, state: State, outputs: Tree, step: int) -> bool:
-        """Ask the public checks with seeds of the attacker's own; he cannot know the auditor's."""
-        scalars = self.bench.executor.scalars(outputs)
-        numbers = RowNumbers(
-            loss=float(outputs["loss"]),
-            weight=float(scalars["weight"]),
-            global_norm=float(scalars["globalNorm"]),
-            finite=bool(scalars["finite"]),
-            declared=None,
-        )
-        after = self.bench.update(state, outputs, step)
-        committed = CommittedStep(step, state, outputs, after, numbers)
-        check = self.bench.step_check()
-        seeds = self.random.integers(1 << 62, size=2)
-        found = [check.check(committed, seed=int(seed)) for seed in seeds]
-        return all(
-            f.outcome == "pass" and max(f.a.value, f.a_row.value) < self._margin for f in found
-        )
-
-    _margin = 0.8
 
 
 class FilledTolerance(BackdoorAttack):

@@ -5,6 +5,7 @@ its states and gradients are kept, and the auditor judges them within bounds. Wh
 it computed.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from anh_jax.audit.benches import Benches
 from anh_jax.audit.replay import kept_copy
 from anh_jax.audit.transcript import Transcript, read_transcript
 from anh_jax.bounds.step_check import StepCheck
+from anh_jax.data.batches import Batch, BatchReader
 from anh_jax.experiment import experiment_yaml, load_experiment
 from anh_jax.export_weights import exported_bytes, gathered, write_export
 from anh_jax.models.model import Model
@@ -148,7 +150,7 @@ class RedTeamBench:
     def train(self, trainer: Trainer) -> RunDirectory:
         """Let a trainer train, sign and close a real run."""
         first = trainer.first(self.initial_state())
-        bench = _starting_at(self.workbench, first)
+        bench = _signing_for(self.workbench, trainer, first)
         run = open_run(self.prepared, self.new_folder(), bench=bench, bound=trainer.bound)
         trainer.begun(run.directory)
         state = run.initial_state
@@ -215,12 +217,26 @@ def _export_instead(run: RunDirectory, parameters: Tree) -> None:
     attested_run.close(run, {})
 
 
-def _starting_at(bench: Workbench, first: State) -> Workbench:
-    """Return the workbench with an executor whose state 0 is `first`."""
+def _signing_for(bench: Workbench, trainer: Trainer, first: State) -> Workbench:
+    """Return the workbench with state 0 and batch roots as the trainer signs them."""
     changed = object.__new__(Workbench)
     changed.__dict__.update(bench.__dict__)
     changed.executor = _Begun(bench.executor, first)
+    changed.reader = _Rooted(bench.reader, trainer)
     return changed
+
+
+class _Rooted(BatchReader):
+    """The contract's batches, but for the roots that a trainer signs instead of theirs."""
+
+    def __init__(self, honest: BatchReader, trainer: Trainer) -> None:
+        self.__dict__.update(honest.__dict__)
+        self._trainer = trainer
+
+    def batch_for_step(self, step: int) -> Batch:
+        """Return the batch of a step under the trainer's root."""
+        batch = super().batch_for_step(step)
+        return dataclasses.replace(batch, root=self._trainer.batch_root(step, batch.root))
 
 
 class _Begun(Executor):

@@ -1,6 +1,7 @@
 """Every step attack there is, by name."""
 
 from anh_jax.redteam import (
+    adversarial,
     backdoors,
     other_bounds,
     other_data,
@@ -12,6 +13,7 @@ from anh_jax.redteam.trainer import StepAttack
 
 STEP_ATTACKS: tuple[StepAttack, ...] = (
     *other_data.ATTACKS,
+    *adversarial.ATTACKS,
     *other_rule.ATTACKS,
     *other_precision.ATTACKS,
     *backdoors.ATTACKS,

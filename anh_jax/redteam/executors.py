@@ -2,8 +2,9 @@
 
     python -m anh_jax.redteam.executors FOLDER VARIANT
 
-reads a contract and states from FOLDER (written by honest.py) and writes there what the variant
-makes of each step.
+reads a contract, its data and states from FOLDER (written by honest.py) and writes there what the
+variant makes of each step. The data come with it: a set that an interpreter documents itself with
+is another one under another Python.
 """
 
 import json
@@ -16,7 +17,9 @@ from typing import Any
 
 import jax
 import numpy as np
+import safetensors.numpy
 
+from anh_jax.data.sources import Source
 from anh_jax.errors import ConfigError
 from anh_jax.program.interpret import read_refined
 from anh_jax.redteam.step_numbers import numbers_of
@@ -27,6 +30,7 @@ from anh_jax.training.state import State, gradient_part
 from anh_jax.workbench import MeshSizes, Workbench, read_materials
 
 BEFORE, NUMBERS = "before", "numbers.json"
+_DATA = "examples"
 _DEVICES = "--xla_force_host_platform_device_count=8"
 
 
@@ -74,7 +78,7 @@ def variant_of(name: str) -> Variant:
 def compute_all(folder: Path, variant: Variant) -> None:
     """Compute every state's step as the variant does and write what it commits."""
     run = RunDirectory.open(folder)
-    materials = read_materials(run)
+    materials = read_materials(run, source=read_data(folder))
     sizes = MeshSizes(data=variant.devices)
     batch = materials.contract.batch_size
     microbatch = None if variant.pieces == 1 else batch // variant.pieces
@@ -92,6 +96,26 @@ def compute_all(folder: Path, variant: Variant) -> None:
         kept = jax.tree.map(np.asarray, kept)  # before the update may take buffers
         out.save(number, kept, bench.executor.update(state, outputs, scalars, step))
     (folder / variant.name / NUMBERS).write_text(json.dumps(numbers))
+
+
+def write_data(folder: Path, source: Source) -> None:
+    """Keep the examples for child processes."""
+    (folder / _DATA).mkdir()
+    for name, arrays in _sets(source).items():
+        kept = {field: np.ascontiguousarray(array) for field, array in arrays.items()}
+        safetensors.numpy.save_file(kept, folder / _DATA / name)
+
+
+def read_data(folder: Path) -> Source:
+    """Return the examples that `write_data` kept; the manifests say whether they are the same."""
+    train, holdout = (
+        safetensors.numpy.load_file(folder / _DATA / name) for name in ("train", "holdout")
+    )
+    return Source(train, holdout, "kept for child processes")
+
+
+def _sets(source: Source) -> dict[str, Mapping[str, np.ndarray]]:
+    return {"train": source.train, "holdout": source.holdout}
 
 
 def _gradients(bench: Workbench) -> dict[str, Callable[[State, int], Tree]]:

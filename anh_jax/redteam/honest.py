@@ -1,8 +1,8 @@
 """Honest executors against the same checks: how often is somebody refused who did nothing wrong?
 
 Each variant computes the same steps in a process of its own, and counts only where it is proven to
-round otherwise: where its bits differ. The thresholds are the contract's; nothing is fitted here,
-and the states are drawn from seeds that no calibration used (5000 and up).
+round otherwise: where bits of its gradient differ or, where that is zero whatever rounds, bits of
+its update. The thresholds are the contract's; nothing is fitted here.
 """
 
 import json
@@ -19,16 +19,22 @@ import numpy as np
 
 from anh_jax.bounds.step_check import CommittedStep, StepStatistics
 from anh_jax.redteam.bench import RedTeamBench
-from anh_jax.redteam.executors import BEFORE, NUMBERS, VARIANTS, Variant, child_environment
+from anh_jax.redteam.executors import (
+    BEFORE,
+    NUMBERS,
+    VARIANTS,
+    Variant,
+    child_environment,
+    write_data,
+)
+from anh_jax.redteam.honest_states import FIRST_SEED, NamedState, honest_states
 from anh_jax.redteam.step_numbers import row_numbers
 from anh_jax.redteam.table import json_number, upper_limit
 from anh_jax.run_directory import RunDirectory
+from anh_jax.training.executor import Tree
 from anh_jax.training.retained_steps import RetainedSteps
-from anh_jax.training.state import State
+from anh_jax.training.state import State, moving_part
 
-_FIRST_SEED = 5000
-_WARM = 10
-_SPIKE = 0.5
 _TIMEOUT = 900
 # Names the Python of another environment, whose jax is of another version.
 OTHER_PYTHON = "ANH_OTHER_PYTHON"
@@ -36,9 +42,11 @@ OTHER_PYTHON = "ANH_OTHER_PYTHON"
 
 @dataclass(frozen=True)
 class Replay:
-    """One step computed by a variant: outcome, margin, and the share of bits that differ.
+    """One step computed by a variant: outcome, margin, and the share of elements that differ.
 
     `gradient` is the margin of the gradient's checks alone: those of the update rarely differ.
+    `changed` is the share of the gradient's elements; `updated` that of the state after the step,
+    looked at only where the gradient has the same bits.
     """
 
     variant: str
@@ -48,6 +56,12 @@ class Replay:
     gradient: float
     changed: float
     words: str
+    updated: float = 0.0
+
+    @property
+    def inert(self) -> bool:
+        """Tell whether not one bit differs: such a replay shows nothing."""
+        return not (self.changed or self.updated)
 
 
 @dataclass(frozen=True)
@@ -65,8 +79,13 @@ class HonestCount:
 
     @property
     def false_rejects(self) -> int:
-        """Return how many honest replays were refuted."""
+        """Return how many of the replays that count were refuted."""
         return sum(replay.outcome == "refuted" for replay in self.replays)
+
+    @property
+    def refused(self) -> tuple[Replay, ...]:
+        """Return every replay that was refuted, whether it counts or not."""
+        return tuple(r for r in (*self.replays, *self.inert) if r.outcome == "refuted")
 
     @property
     def uncovered(self) -> int:
@@ -84,6 +103,8 @@ class HonestCount:
             "upper_limit": upper_limit(self.false_rejects, self.n),
             "unattestable": self.uncovered,
             "inert": len(self.inert),
+            "inert_rejects": sum(replay.outcome == "refuted" for replay in self.inert),
+            "states": self.by_state(),
             "margin": json_number(max(margins, default=None)),
             "gradient_margin": json_number(max((r.gradient for r in self.replays), default=None)),
             "variants": [dict(zip(self.heads, row, strict=True)) for row in self.rows()],
@@ -99,6 +120,16 @@ class HonestCount:
         "bits changed",
         "inert",
     )
+
+    def by_state(self) -> dict[str, dict[str, int]]:
+        """Return by kind of state how many replays count, were refuted and show nothing."""
+        found: dict[str, dict[str, int]] = {}
+        for replay in (*self.replays, *self.inert):
+            kind = replay.state.rsplit(" ", 1)[0]
+            counts = found.setdefault(kind, {"n": 0, "false_rejects": 0, "inert": 0})
+            counts["inert" if replay.inert else "n"] += 1
+            counts["false_rejects"] += replay.outcome == "refuted"
+        return found
 
     def rows(self) -> list[list[str]]:
         """Return a line of text cells for each variant."""
@@ -121,8 +152,11 @@ class HonestCount:
                 f"(one-sided 95 % limit {limit:.2%}), {self.uncovered} not judged, "
                 f"{len(self.inert)} without a changed bit left out"]  # fmt: skip
         told += [f"  {name}: not run: {why}" for name, why in self.faults.items()]
-        refused = [replay for replay in self.replays if replay.outcome == "refuted"]
-        return told + [f"  {r.variant} at {r.state}: {r.words}" for r in refused]
+        told += [
+            f"  {kind}: {counts['false_rejects']} of {counts['n']} refused, {counts['inert']} inert"
+            for kind, counts in self.by_state().items()
+        ]
+        return told + [f"  {r.variant} at {r.state}: {r.words}" for r in self.refused]
 
 
 def count_honest(
@@ -132,15 +166,16 @@ def count_honest(
     told: Callable[[str], None],
     variants: Sequence[Variant] = VARIANTS,
 ) -> HonestCount:
-    """Replay cold, warm and spiked states by each variant and judge every step."""
+    """Replay the honest states of `rounds` seeds by each variant and judge every step."""
     folder = bench.new_folder()
     run = RunDirectory.create(folder)
     bench.prepared.write(run)
-    states = [found for turn in range(rounds) for found in _states(bench, turn)]
+    write_data(folder, bench.materials.source)
+    states = [found for turn in range(rounds) for found in honest_states(bench, turn)]
     before = RetainedSteps(folder / BEFORE)
-    for number, (_, state) in enumerate(states, start=1):
-        outputs = bench.gradient(state, bench.piece(int(state["step"]) + 1))
-        before.save(number, outputs, state)
+    for number, named in enumerate(states, start=1):
+        outputs = bench.gradient(named.state, bench.piece(int(named.state["step"]) + 1))
+        before.save(number, outputs, named.state)
     replays: list[Replay] = []
     inert: list[Replay] = []
     faults: dict[str, str] = {}
@@ -148,27 +183,11 @@ def count_honest(
         if fault := _compute(folder, variant, bench.batch_size):
             faults[variant.name] = fault
             continue
-        for number, (name, state) in enumerate(states, start=1):
-            replay = _judged(bench, folder, variant, number, name, state)
-            (replays if replay.changed else inert).append(replay)
+        for number, named in enumerate(states, start=1):
+            replay = _judged(bench, folder, variant, number, named)
+            (inert if replay.inert else replays).append(replay)
         told(f"honest, {variant.name}: {sum(r.variant == variant.name for r in replays)} replays")
     return HonestCount(tuple(replays), tuple(inert), faults)
-
-
-def _states(bench: RedTeamBench, turn: int) -> list[tuple[str, State]]:
-    """Return a cold state, a warm one and one with a loss spike, of a seed of their own."""
-    cold = bench.initial_state(_FIRST_SEED + turn)
-    warm = {**cold}
-    for step in range(1, min(_WARM, bench.steps - 1) + 1):
-        warm = bench.update(warm, bench.gradient(warm, bench.piece(step)), step)
-    random = np.random.default_rng(_FIRST_SEED + turn)
-
-    def shaken(weights: jax.Array) -> jax.Array:
-        noise = 1 + _SPIKE * random.standard_normal(weights.shape)
-        return weights * noise.astype(np.float32)
-
-    spike = {**warm, "parameters": jax.tree.map(shaken, warm["parameters"])}
-    return [(f"cold {turn}", cold), (f"warm {turn}", warm), (f"spike {turn}", spike)]
 
 
 def _compute(folder: Path, variant: Variant, batch: int) -> str:
@@ -191,21 +210,33 @@ def _compute(folder: Path, variant: Variant, batch: int) -> str:
 
 
 def _judged(
-    bench: RedTeamBench, folder: Path, variant: Variant, number: int, name: str, state: State
+    bench: RedTeamBench, folder: Path, variant: Variant, number: int, named: NamedState
 ) -> Replay:
     kept = RetainedSteps(folder / variant.name)
     numbers = json.loads((folder / variant.name / NUMBERS).read_text())[str(number)]
-    shapes = bench.workbench
+    shapes, state = bench.workbench, named.state
     step = int(state["step"]) + 1
     outputs = kept.outputs(number, shapes.abstract_outputs())
     after = kept.state(number, shapes.abstract_state())
     committed = CommittedStep(step, state, outputs, after, row_numbers(numbers))
-    found = bench.step_check().check(committed, seed=_FIRST_SEED + number)
+    found = bench.step_check().check(committed, seed=FIRST_SEED + number)
     changed = changed_share(outputs["gradient"], found.reference["gradient"])
     gradient = max(found.a.value, found.a_row.value)
+    updated = 0.0 if changed else changed_share(moving_part(after), _own_update(bench, state, step))
     return Replay(
-        variant.name, name, found.outcome, margin_of(found), gradient, changed, found.words
+        variant.name,
+        named.name,
+        found.outcome,
+        margin_of(found),
+        gradient,
+        changed,
+        found.words,
+        updated,
     )
+
+
+def _own_update(bench: RedTeamBench, state: State, step: int) -> Tree:
+    return moving_part(bench.update(state, bench.gradient(state, bench.piece(step)), step))
 
 
 def margin_of(found: StepStatistics) -> float:

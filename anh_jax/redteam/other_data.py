@@ -4,7 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from anh_jax.redteam.bench import RedTeamBench
+from anh_jax.redteam.honest_states import padding_steps
 from anh_jax.redteam.trainer import StepAttack, Trainer
+from anh_jax.redteam.victims import PADDING_STEP, padded
 from anh_jax.training.executor import Tree
 from anh_jax.training.state import State
 
@@ -114,37 +117,42 @@ class ScaledWorker(StepAttack):
     trainer = _ScaledWorker
 
 
-class _ChosenExamples(Trainer):
-    """Looks for examples of the training set whose gradient leads towards other weights."""
+class _MovingPadding(Trainer):
+    """Gives a batch of padding a trace of another batch's gradient."""
 
-    candidates = 64
+    trace = np.float32(1e-6)
 
-    def cheated_piece(self, piece: Piece, step: int) -> Piece:
-        examples, size = self.bench.examples, self.bench.batch_size
-        count = len(next(iter(examples.values())))
-        state = self.bench.initial_state()
-        wanted = jax.tree.map(jnp.subtract, state["parameters"], self.bench.stolen())
-        best, found = -np.inf, piece
-        for _ in range(self.candidates):
-            chosen = self.random.integers(count, size=size)
-            other = {**piece, **{name: jnp.asarray(a[chosen]) for name, a in examples.items()}}
-            gradient = self.bench.gradient(state, other)["gradient"]
-            pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True)
-            along = float(sum(jnp.sum(g * w) for g, w in pairs))
-            if along > best:
-                best, found = along, other
-        return found
+    def cheated_gradient(self, state: State, outputs: Tree, step: int) -> Tree:
+        other = self.bench.gradient(state, self.bench.piece(1 + self.turn))
+        small = jax.tree.map(lambda x: self.trace * x, other["gradient"])
+        return {**outputs, "gradient": small}
 
 
-class AdversarialExamples(StepAttack):
-    """Chooses examples so that an ordinary step leads where the attacker wants (Zhang et al.)."""
+class MovedPadding(StepAttack):
+    """Moves weights at a step whose batch holds padding alone."""
 
-    name, family = "adversarial-examples", "data"
-    what = "The best of 64 batches towards stolen weights is taken instead of the contract's."
-    trainer = _ChosenExamples
+    name, family = "moved-padding", "data"
+    what = "A batch of padding alone, with a gradient of zero, gets a millionth of another one's."
+    trainer = _MovingPadding
+
+    def obstacle(self, place: RedTeamBench) -> str:
+        """Say that its examples are no digits, which the padded set is made of."""
+        fields = {name: array.shape[1:] for name, array in place.examples.items()}
+        return "" if fields == {"image": (8, 8), "label": ()} else "it needs digits to pad"
+
+    def victim_at(self, place: RedTeamBench) -> RedTeamBench:
+        """Return the contract on padded digits."""
+        contract = place.materials.contract
+        steps = max(PADDING_STEP, contract.steps)
+        changes = padded(seed=contract.seed, batch_size=contract.batch_size)
+        return place.variant((*changes, f"training.steps={steps}"))
+
+    def bad_steps(self, bench: RedTeamBench, turn: int) -> frozenset[int]:
+        """Cheat where nothing is to be learnt."""
+        return frozenset(padding_steps(bench))
 
 
 ATTACKS = (
     WrongBatch(), SwappedSample(), PoisonedLabel(), HalfBatch(), DroppedWorker(), ScaledWorker(),
-    AdversarialExamples(),
+    MovedPadding(),
 )  # fmt: skip

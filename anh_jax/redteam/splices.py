@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from anh_jax.audit.results import StepResult
-from anh_jax.redteam.attack import Outcome, Trial
+from anh_jax.redteam.attack import Outcome, Trial, bounded
 from anh_jax.redteam.bench import RedTeamBench
+from anh_jax.redteam.private_check import accepted_privately
 from anh_jax.redteam.trainer import StepAttack, Trainer, mixed, norm, trial_of
 from anh_jax.training.executor import Tree
 from anh_jax.training.state import State
@@ -111,12 +112,57 @@ class _Inventing(Trainer):
         return {**outputs, "gradient": jax.tree.map(lambda x: x * scale, away)}
 
 
-class InfinitesimalPath(SpreadSplice):
-    """Makes every update tiny and consistent with an invented gradient (Fang et al., 2023)."""
+class InventedPath(SpreadSplice):
+    """Makes every update consistent with a gradient that was never computed."""
 
     name = "invented-path"
     what = "Invented gradients lead to stolen weights; each update follows from its gradient."
     trainer = _Inventing
+
+
+class _Nudging(Trainer):
+    """Nudges weights towards the stolen ones, below the tolerance of every single update."""
+
+    _SHARES = (0.1, 0.05, 0.03)
+
+    def cheated_update(self, state: State, outputs: Tree, after: State, step: int) -> State:
+        for share in self._SHARES:
+
+            def nudge(own: jax.Array, goal: jax.Array, share: float = share) -> jax.Array:
+                chosen = jnp.asarray(self.random.random(own.shape) < share)
+                return jnp.where(chosen, jnp.nextafter(own, goal), own)
+
+            moved = jax.tree.map(nudge, after["parameters"], self.bench.stolen())
+            tried = {**after, "parameters": moved}
+            if accepted_privately(self.bench, state, outputs, tried, step=step, random=self.random):
+                self.gained = {"share of weights nudged": share}
+                return tried
+        return after
+
+
+class InfinitesimalPath(SpreadSplice):
+    """Goes to stolen weights in steps that no tolerance can show (Fang et al., 2023)."""
+
+    name = "infinitesimal-path"
+    what = "Some weights move one ulp towards stolen ones at each step, which passes privately."
+    expected = bounded("the distance to the stolen weights shrinks by less than a millionth")
+    trainer = _Nudging
+
+    def carry_out(self, place: RedTeamBench, *, rounds: int) -> Outcome:
+        """Audit a third of each run's steps together: what one step hides, their walk may show."""
+        trials: list[Trial] = []
+        damage: dict[str, float] = {}
+        for turn in range(rounds):
+            trainer = self.trainer(place, self.bad_steps(place, turn), turn=turn)
+            run = place.train(trainer)
+            found = place.audit(run, tuple(range(1 + turn % 3, place.steps + 1, 3)))
+            steps = [result for result in found.results if result.outcome == "refuted"]
+            words = steps[0].words if steps else found.walk.words
+            trials.append(Trial(bool(steps) or found.walk.verdict == "fail", None, words))
+            final = place.state(run, place.steps)["parameters"]
+            alone = len(steps) / len(found.results)
+            damage = {**nearness(place, final), **trainer.gained, "steps seen alone": alone}
+        return Outcome(tuple(trials), damage)
 
 
 class _HidingByNan(_Splicing):
@@ -188,6 +234,6 @@ def nearness(bench: RedTeamBench, parameters: Tree) -> dict[str, float]:
 
 
 ATTACKS = (
-    ForeignInit(), SwappedExport(), Splice(), SpreadSplice(), InfinitesimalPath(), NanSplice(),
-    IllConditioned(), SaturatedRun(),
+    ForeignInit(), SwappedExport(), Splice(), SpreadSplice(), InventedPath(), InfinitesimalPath(),
+    NanSplice(), IllConditioned(), SaturatedRun(),
 )  # fmt: skip

@@ -6,7 +6,7 @@ not its arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +17,7 @@ import numpy as np
 from anh_jax.program.tree import Path as TreePath
 from anh_jax.program.tree import from_leaves, leaves_of
 from anh_jax.redteam.attack import Attack, Expected, Outcome, Trial, within_noise
+from anh_jax.training.bound_estimate import BoundSource
 from anh_jax.training.executor import Tree
 from anh_jax.training.state import State
 
@@ -29,16 +30,18 @@ class Trainer:
     """Trains by the contract; `bad` are the steps that a subclass cheats on.
 
     `turn` numbers the repetitions of an attack, so that each one differs. `bound` is the relative
-    bound that it declares with every step.
+    bound that it declares with every step, or a source that measures it as it goes. `gained` is
+    what it found out about its own success, by name.
     """
 
-    bound: ClassVar[float | None] = None
+    bound: float | BoundSource | None = None
 
     def __init__(self, bench: RedTeamBench, bad: frozenset[int], *, turn: int = 0) -> None:
         self.bench = bench
         self.bad = set(bad)
         self.turn = turn
         self.random = np.random.default_rng(1000 + turn)
+        self.gained: dict[str, float] = {}
 
     def begun(self, directory: Path) -> None:
         """Take notice of the run once genesis is signed, before its first step."""
@@ -74,6 +77,10 @@ class Trainer:
         """Return another state for a bad step, given the honest one."""
         return after
 
+    def batch_root(self, step: int, honest: bytes) -> bytes:
+        """Return the batch root to sign, given that of the contract's batch."""
+        return honest
+
     def exported(self, parameters: Tree) -> Tree:
         """Return the weights to export."""
         return parameters
@@ -100,23 +107,32 @@ class StepAttack(Attack["RedTeamBench"]):
         own = place.materials.contract.numerics.class_
         return within_noise(own) if own in self.noise_of else self.expected
 
+    def victim_at(self, place: RedTeamBench) -> RedTeamBench:
+        """Return the contract that is attacked: this one, or this one with `changes`."""
+        return place.variant(self.changes) if self.changes else place
+
     def bad_steps(self, bench: RedTeamBench, turn: int) -> frozenset[int]:
         """Return the steps to cheat on in one run."""
         last = bench.steps
         wanted = {self.first_step + turn, last // 3 + turn, 2 * last // 3 + turn}
         return frozenset(min(step, last) for step in wanted)
 
+    def audited(self, bad: Iterable[int]) -> list[int]:
+        """Return which of the cheated steps are audited."""
+        return sorted(bad)
+
     def carry_out(self, place: RedTeamBench, *, rounds: int) -> Outcome:
         """Train a cheated run for each round and audit its cheated steps."""
-        bench = place.variant(self.changes) if self.changes else place
+        bench = self.victim_at(place)
         trials: list[Trial] = []
         damage: dict[str, float] = {}
         for turn in range(rounds):
             trainer = self.trainer(bench, self.bad_steps(bench, turn), turn=turn)
             run = bench.train(trainer)
-            found = bench.audit(run, sorted(trainer.bad))
+            found = bench.audit(run, self.audited(trainer.bad))
             trials.extend(self.trial(result) for result in found.results)
             damage = self.damage(bench, bench.state(run, bench.steps)["parameters"])
+            damage.update(trainer.gained)
         return Outcome(tuple(trials), damage)
 
     def trial(self, result: StepResult) -> Trial:

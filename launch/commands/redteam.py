@@ -57,7 +57,7 @@ def command(
     if out is not None:
         _keep(out, result)
     emit(form, result.document(), lines)
-    refused = result.honest is not None and result.honest.false_rejects > 0
+    refused = result.honest is not None and result.honest.refused
     return ExitCode.FAILED if result.missed or refused else ExitCode.PASSED
 
 

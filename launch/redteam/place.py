@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,18 +79,25 @@ class RecordPlace:
 
     def honest(self) -> RunDirectory:
         """Return a fresh copy of the honest run."""
-        return self._copy(self.bench.once("announced", lambda: self._train(Trainer, frozenset())))
+        return self.copied(self.bench.once("announced", lambda: self.trained(Trainer, frozenset())))
 
     def cheated(self) -> RunDirectory:
         """Return a fresh copy of a run whose learning rate is 1 % too large at every step."""
         bad = frozenset(range(1, self.bench.steps + 1))
-        made = self.bench.once("cheated", lambda: self._train(RateOnePercent.trainer, bad))
-        return self._copy(made)
+        made = self.bench.once("cheated", lambda: self.trained(RateOnePercent.trainer, bad))
+        return self.copied(made)
+
+    def variant(self, changes: tuple[str, ...]) -> "RecordPlace":
+        """Return the place of this configuration with `key=value` changes."""
+        return self.bench.once(
+            ("place", changes),
+            lambda: RecordPlace(self.bench.variant(changes), self.new_folder()),
+        )
 
     def canary(self) -> Canary:
         """Return a fresh copy of a run with secret faults, and the answer that names them."""
         run, answer = self.bench.once("canary", self._plant)
-        return Canary(self._copy(run), answer)
+        return Canary(self.copied(run), answer)
 
     def _plant(self) -> tuple[RunDirectory, Answer]:
         root = self.new_folder()
@@ -102,14 +109,25 @@ class RecordPlace:
         answer = plant(experiment, root, faults=faults, answer=root.with_suffix(".answer"))
         return RunDirectory.open(root), answer
 
-    def audit(self, run: RunDirectory, *, samples: int | None = None) -> Audited:
-        """Let acme audit the sample that its nonce draws."""
+    def audit(
+        self, run: RunDirectory, *, samples: int | None = None, asked: Asked | None = None
+    ) -> Audited:
+        """Let acme, or another auditor, audit the sample that its nonce draws."""
+        wanted = Wanted(samples=samples or self.bench.steps // 2)
         with self.home():
-            return audit(run.root, self.asked(), Wanted(samples=samples or self.bench.steps // 2))
+            return audit(run.root, asked or self.asked(), wanted)
 
     def asked(self) -> Asked:
         """Return acme's key as the commands take it."""
         return Asked(key=str(self.auditor), operator=AUDITOR)
+
+    def new_auditors(self, count: int) -> list[Asked]:
+        """Return auditors of operators of their own, with new keys."""
+        numbers = [next(self._numbers) for _ in range(count)]
+        return [
+            Asked(key=str(_new_key(self._folder, f"auditor-{n}")), operator=f"auditor-{n}.example")
+            for n in numbers
+        ]
 
     def watch(self, run: RunDirectory) -> None:
         """Let the monitor sign a status of the log."""
@@ -164,25 +182,34 @@ class RecordPlace:
         """Return a folder that does not exist yet."""
         return self._folder / f"case-{next(self._numbers)}"
 
-    def _copy(self, run: RunDirectory) -> RunDirectory:
+    def copied(self, run: RunDirectory) -> RunDirectory:
+        """Return a copy of a run, for one attack alone."""
         return RunDirectory.open(Path(shutil.copytree(run.root, self.new_folder())))
 
-    def _train(self, kind: type[Trainer], bad: frozenset[int]) -> RunDirectory:
+    def trained(self, kind: type[Trainer], bad: frozenset[int]) -> RunDirectory:
+        """Train a run that acme has announced an audit of, and bring it to its log."""
+        run = self.unproven(kind, bad, [self.asked()])
+        self.prove(run)
+        return run
+
+    def unproven(
+        self, kind: type[Trainer], bad: frozenset[int], auditors: Sequence[Asked]
+    ) -> RunDirectory:
+        """Train a run that auditors announced themselves for, its final record not logged yet."""
         place = self
 
         class Announced(kind):
-            """Lets acme announce its audit before the first step."""
+            """Lets auditors announce their audits before the first step."""
 
             def begun(self, directory: Path) -> None:
                 run = RunDirectory.open(directory)
                 with run_log(run) as log:
                     Shipper(run.root, log).drain()
                 with place.home():
-                    announce(directory, place.asked())
+                    for asked in auditors:
+                        announce(directory, asked)
 
-        run = self.bench.train(Announced(self.bench, bad))
-        self.prove(run)
-        return run
+        return self.bench.train(Announced(self.bench, bad))
 
 
 def _new_key(folder: Path, name: str) -> Path:

@@ -17,7 +17,8 @@ def page(result: Result) -> str:
     body = section("Margins", margins(result))
     body += section("Attacks", table(HEADS, columns(result.lines)))
     if result.honest is not None:
-        body += section("Honest variants", table(result.honest.heads, result.honest.rows()))
+        told = "".join(f"<p>{escape(line)}</p>" for line in result.honest.lines())
+        body += section("Honest variants", told + table(result.honest.heads, result.honest.rows()))
     title = f"Red team against {escape(result.config)}"
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'

@@ -14,13 +14,14 @@ from anh_jax.redteam.honest import HonestCount, count_honest
 from anh_jax.redteam.table import Line, line_of
 from anh_jax.redteam.victims import DIGITS, victim
 from launch.errors import CommandError
-from launch.redteam import auditors, records, sampling
+from launch.redteam import auditors, contracts, records, sampling
 from launch.redteam.place import RecordPlace
 
 RECORD_ATTACKS: tuple[Attack[RecordPlace], ...] = (
     *records.ATTACKS,
     *sampling.ATTACKS,
     *auditors.ATTACKS,
+    *contracts.ATTACKS,
 )
 HONEST = "honest"
 Told = Callable[[str], None]

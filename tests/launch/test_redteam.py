@@ -13,11 +13,12 @@ from anh_jax.redteam.bench import RedTeamBench
 from anh_jax.redteam.table import Line, line_of
 from anh_jax.redteam.victims import DIGITS, victim
 from launch.cli import run
-from launch.redteam import records, report, sampling
+from launch.redteam import contracts, records, report, sampling
 from launch.redteam.place import Reading, RecordPlace
 from launch.redteam.suite import RECORD_ATTACKS, Result, names
 
-_SLOW = {"seed-grinding"}
+# Eight runs, and what has a test of its own below.
+_SLOW = {"seed-grinding", "sample-grinding", "unsampled-cheat", "loosened-contract"}
 _QUICK = [a for a in RECORD_ATTACKS if a.name not in _SLOW]
 
 
@@ -48,7 +49,9 @@ def test_record_attack_meets_what_is_expected(
 
 
 @pytest.mark.parametrize(
-    "attack", [records.RefutedRun(), records.OmittedReceipt()], ids=lambda attack: attack.name
+    "attack",
+    [records.RefutedRun(), records.OmittedReceipt(), contracts.LoosenedContract()],
+    ids=lambda attack: attack.name,
 )
 def test_reader_who_accepts_everything_makes_the_table_fail(
     attack: Attack[RecordPlace], place: RecordPlace, monkeypatch: pytest.MonkeyPatch
@@ -58,9 +61,34 @@ def test_reader_who_accepts_everything_makes_the_table_fail(
     assert (line.detected, line.met) == (0, False)
 
 
-def test_grinding_without_the_nonce_is_worth_nothing(place: RecordPlace) -> None:
-    damage = sampling.SampleGrinding().carry_out(place, rounds=4).damage
-    assert damage["escapes"] == pytest.approx(damage["escapes by chance"], abs=0.08)
+@pytest.mark.parametrize(
+    "attack", [sampling.SampleGrinding(), sampling.UnsampledCheat()], ids=lambda attack: attack.name
+)
+def test_bad_step_is_refuted_where_the_auditor_s_nonce_draws_it(
+    attack: Attack[RecordPlace], place: RecordPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(attack), "draws", 3)
+    outcome = attack.carry_out(place, rounds=1)
+    assert len(outcome.trials) == 3
+    for trial in outcome.trials:
+        drawn = trial.words.startswith("drawn: ")
+        assert trial.detected == drawn == (trial.margin is not None), trial.words
+    chance = outcome.damage["escapes by chance"]
+    assert outcome.damage["escapes of 256 imagined draws"] == pytest.approx(chance, abs=0.1)
+
+
+def test_free_bytes_change_the_sample_only_through_the_final_record(place: RecordPlace) -> None:
+    run = place.copied(place.bench.honest())
+    found = sampling.SampleGrinding().closed(run, 5, place.bench.steps)
+    assert found["samples by 64 metrics"] > 10 and found["samples by 9 signatures"] == 1
+
+
+def test_loose_contract_lets_cheated_steps_pass_the_audit_and_not_the_reader(
+    place: RecordPlace,
+) -> None:
+    (trial,) = contracts.LoosenedContract().carry_out(place, rounds=1).trials
+    assert trial.detected and "audited steps pass; witnessed" in trial.words
+    assert trial.words.split()[0] == trial.words.split()[2]
 
 
 def test_command_attacks_reports_and_keeps(

@@ -8,20 +8,24 @@ import jax
 import numpy as np
 import pytest
 
-from anh_jax.bounds.step_check import StepCheck
-from anh_jax.redteam import other_rule, splices
+from anh_jax.audit.results import Check
+from anh_jax.bounds.step_check import CommittedStep, StepCheck
+from anh_jax.redteam import adversarial, other_bounds, other_rule, splices
 from anh_jax.redteam.attack import DETECTED, Outcome, Trial
 from anh_jax.redteam.bench import RedTeamBench
 from anh_jax.redteam.catalogue import STEP_ATTACKS
+from anh_jax.redteam.step_numbers import numbers_of, row_numbers
 from anh_jax.redteam.table import line_of
 from anh_jax.redteam.trainer import StepAttack, Trainer
+from attest.canonical import parse_hex_float
 
-# What needs a contract of its own, a chain of inner checks, or no run at all.
-_APART = {"filled-tolerance", "dead-column-backdoor", "saturating-contract", "poisoned-profile"}
+# What needs a contract of its own or a chain of inner checks.
+_APART = {"filled-tolerance", "dead-column-backdoor", "saturating-contract", "moved-padding"}
 _HERE = [attack for attack in STEP_ATTACKS if attack.name not in _APART]
 # One of each kind of fault, each with a fact of its own in the audit.
 _QUICK = ("swapped-sample", "stale-gradient", "rate-1.0001", "ulp-walk", "bf16x3-for-f32",
-          "rare-row-backdoor", "nan-splice", "inflated-bound")  # fmt: skip
+          "rare-row-backdoor", "nan-splice", "inflated-bound", "poisoned-profile",
+          "committed-adversarial-examples", "adversarial-state", "moved-padding")  # fmt: skip
 
 
 def committed(bench: RedTeamBench, trainer: Trainer) -> list[bytes]:
@@ -80,6 +84,78 @@ def test_cheated_steps_are_refuted(name: str, bench: RedTeamBench) -> None:
     line = line_of(attack, attack.carry_out(bench, rounds=1), attack.expected_at(bench))
     assert line.n > 0
     assert line.detected == line.n and line.met, line.words
+
+
+def test_poisoned_profile_declares_a_bound_that_would_excuse_its_cheat(
+    bench: RedTeamBench,
+) -> None:
+    attack = other_bounds.PoisonedProfile()
+    trainer = attack.trainer(bench, frozenset({1}))
+    run = bench.train(trainer)
+    row = bench.transcript(run).line.rows[0].row
+    honest = bench.transcript(bench.honest()).line.rows[0].row
+    assert row.bound is not None and honest.bound is not None
+    stretch = getattr(trainer, "stretch")  # noqa: B009
+    assert parse_hex_float(row.bound) >= 2 * stretch > 100 * parse_hex_float(honest.bound)
+
+
+def test_declared_bound_however_large_moves_no_statistic(bench: RedTeamBench) -> None:
+    state, step = bench.initial_state(), 1
+    outputs = bench.gradient(state, bench.piece(step))
+    longer = jax.tree.map(lambda x: x * np.float32(1 + 1e-5), outputs["gradient"])
+    cheated = {**outputs, "gradient": longer}
+    after = bench.update(state, cheated, step)
+    numbers = row_numbers(numbers_of(cheated, bench.executor.scalars(cheated)))
+
+    def found(declared: float | None) -> tuple[str, float, float]:
+        told = dataclasses.replace(numbers, declared=declared)
+        committed = CommittedStep(step, state, cheated, after, told)
+        statistics = bench.step_check().check(committed, seed=7)
+        return statistics.outcome, statistics.a.value, statistics.a_row.value
+
+    assert found(1e6) == found(None)
+    assert found(None)[0] == "refuted"
+    assert found(1e-9)[1] > found(None)[1]
+
+
+def test_pixels_are_optimised_within_the_range_of_the_data(bench: RedTeamBench) -> None:
+    trainer = adversarial.AdversarialExamples().trainer(bench, frozenset({1}))
+    state = bench.initial_state()
+    wanted = jax.tree.map(lambda a, b: a - b, state["parameters"], bench.stolen())
+    found = getattr(trainer, "searched")(state, wanted, 1)  # noqa: B009
+    assert float(found["image"].min()) >= 0 and float(found["image"].max()) <= 1
+    trainer.gradient(state, 1)
+    reached = trainer.gained["cosine with the way to stolen weights"]
+    assert reached > trainer.gained["honest cosine"] + 0.3
+
+
+def test_batch_of_other_examples_is_refuted_by_its_root(bench: RedTeamBench) -> None:
+    for attack in (adversarial.CommittedExamples(), adversarial.ChosenBatch()):
+        run = bench.train(attack.trainer(bench, frozenset({2})))
+        (result,) = bench.audit(run, (2,)).results
+        assert result.outcome == "refuted" and result.words.startswith("batch root")
+
+
+def test_honest_step_works_from_an_adversarial_state(bench: RedTeamBench) -> None:
+    outcome = adversarial.AdversarialState().carry_out(bench, rounds=1)
+    assert [trial.detected for trial in outcome.trials] == [True]
+    assert outcome.damage["working steps that pass"] == 1
+    assert outcome.damage["distance to stolen weights"] < 1e-5
+
+
+def test_path_of_nudges_passes_step_by_step_and_leads_nowhere(
+    bench: RedTeamBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attack = splices.InfinitesimalPath()
+    damage = attack.carry_out(bench, rounds=1).damage
+    assert damage["steps seen alone"] == 0 < damage["share of weights nudged"]
+    assert 1 - 1e-6 < damage["distance to stolen weights"] <= 1
+    # Seen by the walk over all steps, or not: the trial is what that check says of the run.
+    for verdict, detected in (("fail", True), ("pass", False)):
+        found = Check(verdict, "")
+        monkeypatch.setattr("anh_jax.audit.auditor.check_walk", lambda *given, f=found: f)
+        (trial,) = attack.carry_out(bench, rounds=1).trials
+        assert trial.detected is detected
 
 
 @pytest.mark.parametrize("attack", [splices.ForeignInit(), splices.SwappedExport()])
