@@ -9,10 +9,12 @@ from anh_jax.audit.bisect import FirstStep, Searched
 from anh_jax.audit.operator import Disputed
 from anh_jax.audit.parting import Parted
 from anh_jax.audit.scan import Scanned
-from launch.bisecting import Followed, RecordedStep, SearchedRun, WrongStart, worst
+from launch.bisecting import SearchedRun, WrongStart, worst
 from launch.errors import ExitCode
 from launch.output import Tone, printable, table, toned
+from launch.recordings import Followed, RecordedStep
 from launch.run_difference import Difference
+from launch.step_refuting import Written
 
 _SHOWN_EXAMPLES = 8
 _CODES = {
@@ -50,7 +52,10 @@ def searched(run: SearchedRun, directory: Path) -> Answer:
         case WrongStart(words):
             line = toned(f"REFUTED: {words}", Tone.BAD)
             answer = Answer({"first": None, "start": words}, [line], ExitCode.FAILED)
-    written = run.written
+    return _with_file(answer, run.written)
+
+
+def _with_file(answer: Answer, written: Written | None) -> Answer:
     if written is None:
         return answer
     file = None if written.file is None else str(written.file)
@@ -153,7 +158,7 @@ def followed(found: Followed) -> Answer:
         "rounded": disputed.rounded,
         "operator": None if disputed.entry is None else disputed.entry.name,
         "iterations": None if disputed.entry is None else list(disputed.entry.iterations),
-        "file": None if found.file is None else str(found.file),
+        "file": None,
     }
     lines = [_verdict_line(found.step, disputed)]
     lines += table(
@@ -166,16 +171,14 @@ def followed(found: Followed) -> Answer:
     if disputed.verdict == "opening needed" and disputed.entry is not None:
         name = disputed.entry.name
         lines += [f"  ask the trainer to record again with --show '{name}'"]
-    if found.file is not None:
-        lines += [f"  refutation: {found.file}; anybody checks it: anh verify {found.file}"]
-    return Answer(document, lines, _VERDICT_CODES[disputed.verdict])
+    return _with_file(Answer(document, lines, _VERDICT_CODES[disputed.verdict]), found.written)
 
 
 def _verdict_line(step: int, disputed: Disputed) -> str:
     words = {
         "refuted": "REFUTED: an operator of step {} is outside its worst-case bound",
         "contradicts": "REFUTED: the recording of step {} contradicts itself or the run",
-        "elsewhere": "REFUTED: the recording of step {} does not end in its committed gradient",
+        "elsewhere": "REFUTED: the recording of step {} does not end in what its row commits",
         "holds": "step {} holds: no operator is outside its bound",
         "undecided": "undecided: step {} cannot be judged here",
         "opening needed": "undecided: values of step {} are not shown",

@@ -11,6 +11,7 @@ from attest.errors import FormatError
 from launch.description import Description, readable, unknown
 from launch.errors import CommandError
 from launch.output import flat
+from launch.refutation_kinds import describe_refutation
 from launch.text_kinds import describe_private_key, describe_text
 
 MAX_BYTES = 64 << 20
@@ -152,62 +153,6 @@ def _opening_facts(opening: Any, path_text: Callable[[Any], str]) -> list[tuple[
     ]
 
 
-def _refutation(path: Path, data: bytes) -> Description:
-    value = cast("dict[str, Any]", canonical.decode(data, max_bytes=MAX_BYTES))
-    match value.get("format"):
-        case "anh step refutation v1":
-            return _step_refutation(data)
-        case "anh init refutation v1":
-            return _init_refutation(data)
-        case _:
-            return _operator_refutation(data)
-
-
-def _step_refutation(data: bytes) -> Description:
-    from attest.digest_tree import path_text
-    from attest.statements import Step, decode_statement
-    from attest.step_refutation import StepRefutation
-
-    found = StepRefutation.from_bytes(data)
-    said = cast(Step, decode_statement(found.signed.row.payload)).row
-    facts = [
-        ("run", said.run),
-        ("step", str(said.step)),
-        ("tensor", path_text(found.path)),
-        ("element", str(found.element)),
-    ]
-    return Description("refutation of an update", facts, ["'anh verify FILE' takes it anew"])
-
-
-def _init_refutation(data: bytes) -> Description:
-    from attest.digest_tree import path_text
-    from attest.init_refutation import InitRefutation
-    from attest.opening import Opening
-
-    found = InitRefutation.from_bytes(data)
-    facts = [
-        ("run", found.signed.genesis.record_hash().hex()),
-        ("tensor", path_text(Opening.from_bytes(found.opening).header.path)),
-        ("element", str(found.element)),
-    ]
-    return Description("refutation of a start", facts, ["'anh verify FILE' runs init"])
-
-
-def _operator_refutation(data: bytes) -> Description:
-    from attest.recording import Recording
-    from attest.refutation import Refutation
-
-    found = Refutation.from_bytes(data)
-    said = Recording.from_envelope(found.signed.recording)
-    facts = [
-        ("run", said.run),
-        ("step", str(said.step)),
-        ("operator", found.entry.text),
-        ("excess", found.claim.excess),
-    ]
-    return Description("refutation", facts, ["'anh verify FILE' runs its one operator"])
-
-
 def _state_equivocation(path: Path, data: bytes) -> Description:
     from attest.served_tree import TreeClaim
 
@@ -259,7 +204,7 @@ def _signature(path: Path, data: bytes) -> Description:
 _KINDS: tuple[tuple[set[str], Callable[[Path, bytes], Description]], ...] = (
     ({"payload", "payloadType", "signatures"}, _envelope),
     ({"checkpoint", "records", "nodes"}, _proof),
-    ({"artifact", "format", "genesis"}, _refutation),
+    ({"artifact", "format", "genesis"}, describe_refutation),
     ({"attempt", "claim", "record"}, _state_equivocation),
     ({"key", "report", "signature"}, _withheld),
     ({"manifest", "signature"}, _shown_tree),

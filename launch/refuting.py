@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from attest import canonical, init_refutation, refutation, step_refutation
+from attest import canonical, init_refutation, recording_refutation, refutation, step_refutation
 from attest.digest_tree import path_text
 from attest.errors import AttestError
 from attest.file_fields import MAX_BYTES
@@ -91,6 +91,8 @@ def _case(data: bytes) -> Case:
             return _step(step_refutation.StepRefutation.from_bytes(data))
         case init_refutation.FORMAT:
             return _start(init_refutation.InitRefutation.from_bytes(data))
+        case recording_refutation.FORMAT:
+            return _recording(recording_refutation.RecordingRefutation.from_bytes(data))
         case _:
             return _operator(refutation.Refutation.from_bytes(data))
 
@@ -159,3 +161,25 @@ def _start(file: init_refutation.InitRefutation) -> Case:
         ("element", str(file.element)),
     ]
     return Case(f"state 0 of run {shown.run[:16]}", facts, "one element of init", judge)
+
+
+def _recording(file: recording_refutation.RecordingRefutation) -> Case:
+    shown = recording_refutation.verify_recording_refutation(file)
+
+    def judge() -> Finding:
+        from anh_jax.audit.recording_refutation import judge_recording
+
+        judged = judge_recording(file)
+        return Finding(judged.refuted, judged.words, {})
+
+    accused = shown.accused
+    facts = [
+        ("run", accused.run),
+        ("trainer", printable(accused.genesis.trainer)),
+        ("step", str(accused.step)),
+        ("operator", printable(file.entries[0].entry.text)),
+        ("program", accused.recording.program),
+        ("shows", {"order": "another order", "operand": "an operand", "end": "the end"}[file.kind]),
+    ]
+    subject = f"the recording of step {accused.step} of run {accused.run[:16]}"
+    return Case(subject, facts, "the wiring", judge)

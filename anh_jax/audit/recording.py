@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from anh_jax.bounds.update_stage import UpdateInputs
 from anh_jax.errors import AnhError
 from anh_jax.program.interpret import Hook, InterpretedProgram, Visit
 from anh_jax.program.tree import Tree
@@ -53,21 +54,38 @@ def iterations_of(visit: Visit) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class GradientInputs:
-    """What the gradient program takes at one step: its trees for each microbatch, on one device."""
+class StepInputs:
+    """What a program takes at one step: its trees for each microbatch, on one device.
+
+    Of an update there is one piece.
+    """
 
     pieces: tuple[tuple[Tree, ...], ...]
 
 
-def gradient_inputs(state: Tree, pieces: Sequence[Mapping[str, Any]]) -> GradientInputs:
+def gradient_inputs(state: Tree, pieces: Sequence[Mapping[str, Any]]) -> StepInputs:
     """Return what the gradient program takes for each microbatch of a step."""
+    seen, key = _here(gradient_part(state)), _here(state["key"])
+    return StepInputs(tuple((seen, _here(dict(piece)), key) for piece in pieces))
+
+
+def update_program_inputs(inputs: UpdateInputs, step: int, names: Sequence[str]) -> StepInputs:
+    """Return what the update program takes of committed inputs; `names` are its constants'."""
+    state = {name: inputs.before[name] for name in ("parameters", "optimizer")}
+    state["step"] = np.uint32(step - 1)
+    scalars = {
+        "globalNorm": np.float32(inputs.global_norm),
+        "finite": np.uint32(inputs.finite),
+        "weight": np.float32(inputs.weight),
+    }
+    constants = np.array([inputs.constants[name] for name in names], np.float32)
+    trees = (state, inputs.gradient, scalars, constants)
+    return StepInputs((tuple(jax.tree.map(jax.numpy.asarray, _here(tree)) for tree in trees),))
+
+
+def _here(tree: Tree) -> Tree:
     device = jax.local_devices()[0]
-
-    def here(tree: Tree) -> Tree:
-        return jax.tree.map(lambda leaf: _on(leaf, device), tree)
-
-    seen, key = here(gradient_part(state)), here(state["key"])
-    return GradientInputs(tuple((seen, here(dict(piece)), key) for piece in pieces))
+    return jax.tree.map(lambda leaf: _on(leaf, device), tree)
 
 
 def added(outputs: Sequence[Tree]) -> Tree:
@@ -142,7 +160,7 @@ class RecordingWriter:
 
 def record(
     program: InterpretedProgram,
-    inputs: GradientInputs,
+    inputs: StepInputs,
     writer: RecordingWriter,
     *,
     fault: Hook | None = None,

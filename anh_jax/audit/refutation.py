@@ -1,5 +1,6 @@
 """Makes a refutation file of a refuted operator, and judges one by running that operator."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import cast
 
@@ -18,12 +19,14 @@ from attest import step_file
 from attest.contract import Contract
 from attest.envelope import Envelope
 from attest.errors import RefusedError
+from attest.numerics_class import ClassRules, Roundoff
 from attest.refutation import (
     Accused,
     Claim,
     Refutation,
     Signed,
     claims,
+    program_id,
     two_digits,
     verify_refutation,
 )
@@ -108,17 +111,33 @@ def judge(refutation: Refutation) -> Judged:
     return Judged(accused, operation.name, found)
 
 
+def rules_of(contract: Contract, program: str) -> ClassRules:
+    """Return the rules that operators of a contract's program are judged by.
+
+    An update is float32 in every class.
+    """
+    rules = contract.numerics.rules
+    if program != contract.programs.update:
+        return rules
+    unit = rules.roundoff.update
+    fine = Roundoff(dot=unit, reduce=unit, elementwise=unit, storage=unit, update=unit)
+    return dataclasses.replace(rules, roundoff=fine)
+
+
 def _run(
     program: Program, operation: Operation, refutation: Refutation, backend: Backend
 ) -> Excess | None:
     """Run the operator; anybody may have written its program, so it may fail in any way."""
+    program_of = program_id(refutation.signature, refutation.artifact)
     try:
         return check_operator(
             program,
             operation,
             [array_of(value) for value in refutation.inputs],
             [array_of(value) for value in refutation.outputs],
-            rules=refutation.signed.contract.numerics.rules,
+            rules=rules_of(
+                refutation.signed.contract, program_id(refutation.signature, refutation.artifact)
+            ),
             backend=backend,
         )
     except (

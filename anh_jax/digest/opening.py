@@ -80,6 +80,21 @@ def _opening(tree: object, digest: TreeDigest, path: Path, index: tuple[int, ...
     )
 
 
+def tile_root(tree: object, *, path: Path, alg: str) -> bytes:
+    """Return the root of the tiles of one tensor of a tree, 32 bytes.
+
+    Raises:
+        AnhError: for an unknown path, or a tensor not held whole by this process.
+    """
+    leaf = next((leaf for leaf in read_tree(tree).leaves if leaf.header.path == path), None)
+    if leaf is None:
+        raise AnhError(f"opening: no tensor at {path_text(path)}")
+    header = leaf.header
+    hashes, tile = bulk_hashes(alg), tile_dims(header.dims, header.grid)
+    tiles = hash_tiles(hashes, tiled(_held(leaf), tile))
+    return _climb(hashes, tiles, header.grid, (0,) * len(header.grid)).top
+
+
 def _find(tree: object, digest: TreeDigest, path: Path) -> tuple[int, Leaf]:
     leaves = read_tree(tree).leaves
     if [leaf.header.path for leaf in leaves] != [tensor.path for tensor in digest.tensors]:

@@ -11,6 +11,7 @@ from launch.output import Form, emit, json_option
 
 if TYPE_CHECKING:
     from anh_jax.audit.bisect import Stretch
+    from launch.recordings import Part
 
 _PATH = click.Path(path_type=Path)
 
@@ -23,6 +24,8 @@ _PATH = click.Path(path_type=Path)
               help="Take states from here alone: anh replay --out or --serve.")  # fmt: skip
 @click.option("--record-step", type=click.IntRange(min=1), metavar="N",
               help="As the trainer: record a step operator by operator, signed.")  # fmt: skip
+@click.option("--of", "part", type=click.Choice(["gradient", "update"]),
+              help="Which program of the step to record; default gradient.")  # fmt: skip
 @click.option("--show", multiple=True, metavar="NAME",
               help="Keep this operator's values beside the recording, of any size.")  # fmt: skip
 @click.option("--recording", type=_PATH, metavar="DIR", help="As the challenger: follow one.")
@@ -36,6 +39,7 @@ def command(
     between: str | None,
     states: str | None,
     record_step: int | None,
+    part: "Part | None",
     show: tuple[str, ...],
     recording: Path | None,
     out: Path | None,
@@ -60,18 +64,21 @@ def command(
         raise CommandError("--against: takes neither --out nor --states")
     if record_step is not None and states is not None:
         raise CommandError("--record-step: a trainer has his own states; leave out --states")
-    if show and record_step is None:
-        raise CommandError("--show: goes with --record-step")
+    if (show or part) and record_step is None:
+        raise CommandError("--show and --of: go with --record-step")
     set_compile_cache()
-    from launch import bisect_answer, bisecting
+    from launch import bisect_answer, bisecting, recordings
 
     if against is not None:
         answer = bisect_answer.parted(bisecting.compare_runs(directory, against), against)
     elif record_step is not None and out is not None:
-        written = bisecting.record_step(directory, record_step, out, show)
+        written = recordings.record_step(
+            directory, record_step, out, wanted=show, part=part or "gradient"
+        )
         answer = bisect_answer.recorded(written, directory)
     elif recording is not None:
-        answer = bisect_answer.followed(bisecting.follow_recording(directory, recording, out))
+        found = recordings.follow_recording(directory, recording, out, states)
+        answer = bisect_answer.followed(found)
     else:
         stretch = None if between is None else _stretch(between)
         place = bisecting.Place(directory, stretch, states)

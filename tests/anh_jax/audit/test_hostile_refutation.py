@@ -88,7 +88,10 @@ def test_operator_that_fails_is_no_refutation(
         inputs=values,
         outputs=values,
         signed=types.SimpleNamespace(
-            contract=types.SimpleNamespace(numerics=types.SimpleNamespace(rules=CLASSES["f32"]))
+            contract=types.SimpleNamespace(
+                numerics=types.SimpleNamespace(rules=CLASSES["f32"]),
+                programs=types.SimpleNamespace(update=""),
+            )
         ),
     )
     with pytest.raises(ProgramError, match="cannot be evaluated") as caught:

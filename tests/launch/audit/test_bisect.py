@@ -23,7 +23,10 @@ from anh_jax.program.interpreter.naming import named_operation
 from anh_jax.training.executor import Executor
 from anh_jax.training.retained_steps import RetainedSteps
 from attest import canonical
-from launch import bisecting
+from attest.envelope import sign
+from attest.merkle import tree_root
+from attest.recording import Entry
+from launch import bisecting, recordings
 from launch.cli import run
 
 STEP = 5
@@ -82,7 +85,7 @@ def trained(config: Path, root: Path, *overrides: str) -> Path:
 def show(root: Path, folder: Path, *steps: int) -> None:
     """Write what the trainer of a run has of steps, as `anh replay --out` would."""
     kept = RetainedSteps(folder)
-    with bisecting._opened(root) as opened:
+    with bisecting.opened_run(root) as opened:
         search = opened.search
         first = search.first
         assert first is not None
@@ -105,7 +108,9 @@ def verified(file: Path) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def faulty_recording(root: Path, folder: Path, kind: str = "stablehlo.dot_general") -> Path:
+def faulty_recording(
+    root: Path, folder: Path, kind: str = "stablehlo.dot_general", part: str = "gradient"
+) -> Path:
     """Record a step on a device that computes one matrix product wrongly, signed all the same."""
     done: list[str] = []
 
@@ -116,10 +121,12 @@ def faulty_recording(root: Path, folder: Path, kind: str = "stablehlo.dot_genera
         done.append(visit.name)
         return (outputs[0].at[(0,) * outputs[0].ndim].add(jnp.float32(0.01)),)
 
-    with bisecting._opened(root) as opened:
-        stored = opened.search.benches.materials.programs.stored["gradient"]
+    with bisecting.opened_run(root) as opened:
+        stored = opened.search.benches.materials.programs.stored[part]
         row = opened.search.rows[STEP - 1]
-        inputs = bisecting._inputs(opened, bisecting._before(opened, STEP))
+        inputs = recordings._inputs(
+            recordings._Step(opened, recordings._before(opened, STEP), part)
+        )
         named = {"run": run_id(opened.run), "row": row.row_hash.hex(), "program": stored.id}
         with RecordingWriter(folder) as writer:
             record(read_stored(stored), inputs, writer, fault=fault)
@@ -232,6 +239,37 @@ def test_no_operator_of_an_honest_recording_is_refuted(closed, two_devices, tmp_
         assert (code, found["verdict"]) == (0, "holds"), found
 
 
+def test_recorded_update_holds_and_a_fault_in_it_is_a_file(closed, tmp_path, ask) -> None:
+    words = ("--record-step", STEP, "--of", "update", "--out", tmp_path / "r")
+    code, said = ask("bisect", closed, *words)
+    assert code == 0 and said["entries"] > 50
+    code, found = ask("bisect", closed, "--recording", tmp_path / "r")
+    assert (code, found["verdict"]) == (0, "holds"), found
+    faulty = faulty_recording(closed, tmp_path / "f", "stablehlo.divide", part="update")
+    code, found = ask("bisect", closed, "--recording", faulty, "--out", tmp_path / "file")
+    assert (code, found["verdict"]) == (1, "refuted"), found
+    code, found = ask("verify", tmp_path / "file")
+    assert (code, found["refuted"]) == (1, True)
+
+
+def test_recording_that_contradicts_itself_is_a_file(closed, tmp_path, ask) -> None:
+    assert ask("bisect", closed, "--record-step", STEP, "--out", tmp_path / "r")[0] == 0
+    entries = (tmp_path / "r" / "entries.jsonl").read_bytes().splitlines()
+    entries[60] = entries[61]
+    said = FolderRecording(tmp_path / "r").said
+    leaves = [Entry.from_bytes(line).leaf() for line in entries]
+    changed = dataclasses.replace(said, root=tree_root(leaves).hex())
+    with bisecting.opened_run(closed) as opened:
+        envelope = sign(changed.payload(), [opened.run.key("run")])
+    (tmp_path / "r" / "recording.json").write_bytes(envelope.to_bytes())
+    (tmp_path / "r" / "entries.jsonl").write_bytes(b"\n".join(entries) + b"\n")
+    code, found = ask("bisect", closed, "--recording", tmp_path / "r", "--out", tmp_path / "f")
+    assert (code, found["verdict"]) == (1, "contradicts")
+    code, said = ask("verify", tmp_path / "f")
+    assert (code, said["refuted"], said["shows"]) == (1, True, "another order")
+    assert ask("inspect", tmp_path / "f")[1]["kind"] == "refutation of a recording"
+
+
 def test_recording_of_another_run_is_refused(closed, two_devices, tmp_path, ask) -> None:
     assert ask("bisect", closed, "--record-step", 2, "--out", tmp_path / "r")[0] == 0
     code, found = ask("bisect", two_devices, "--recording", tmp_path / "r")
@@ -268,7 +306,7 @@ def test_changed_tensor_or_program_is_no_refutation(refutation, tmp_path, ask) -
 def test_file_about_an_honest_operator_is_no_refutation(closed, tmp_path, ask) -> None:
     assert ask("bisect", closed, "--record-step", STEP, "--out", tmp_path / "r")[0] == 0
     recording = FolderRecording(tmp_path / "r")
-    with bisecting._opened(closed) as opened:
+    with bisecting.opened_run(closed) as opened:
         materials = opened.search.benches.materials
         stored = materials.programs.stored["gradient"]
         program = read_stored(stored).program
