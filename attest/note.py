@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from attest.errors import FormatError, RefusedError
@@ -93,6 +93,11 @@ class Note:
         if len(rows) > MAX_SIGNATURES:
             raise FormatError(f"note has more than {MAX_SIGNATURES} signatures", code="note")
         return cls(body + "\n", tuple(parse_signature_line(row) for row in rows))
+
+    def signed_only(self, signers: Collection[KeyName]) -> Note:
+        """Return the note without the lines of all others."""
+        kept = tuple(line for line in self.signatures if line.signer in signers)
+        return Note(self.text, kept)
 
     def signed_also(self, signature: NoteSignature) -> Note:
         """Return the note with one more signature line."""

@@ -7,7 +7,6 @@ signs less than before. A witness that has lost its memory refuses to sign.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,8 @@ from attest.file_lock import locked
 from attest.keys import ALG_COSIGNATURE, ALG_ED25519, PrivateKey, VerifierKey
 from attest.merkle import verify_consistency
 from attest.note import MAX_NOTE_BYTES, KeyName, Note, NoteSignature
+from attest.witness_wire import MAX_PROOF_LINES, log_name
 
-MAX_PROOF_LINES = 63
 # How far the clock may have been set back before the witness stops: it never signs an earlier time.
 _CLOCK_SLACK_SECONDS = 60
 _MAX_STATE_BYTES = MAX_NOTE_BYTES + 64
@@ -101,6 +100,19 @@ class Witness:
         """
         return read_file(self._path(origin, "checkpoint"), MAX_NOTE_BYTES)
 
+    def newest_of(self, name: str) -> bytes:
+        """Return the newest head of the log whose origin has this SHA-256 (64 hex digits).
+
+        Raises:
+            InputError: if none was cosigned yet.
+        """
+        return read_file(self._directory / f"{name}.checkpoint", MAX_NOTE_BYTES)
+
+    def logs(self) -> list[VerifierKey]:
+        """Return the logs that this witness knows, by origin."""
+        files = sorted(self._directory.glob("*.log.vkey"))
+        return sorted((_read_vkey(path) for path in files), key=lambda log: log.name)
+
     def cosign(self, old_size: int, proof: Sequence[bytes], note: bytes) -> NoteSignature:
         """Cosign a head that extends the newest one, of `old_size`, by a consistency proof.
 
@@ -169,7 +181,7 @@ class Witness:
         path = self._path(origin, "log.vkey")
         if not path.exists():
             raise RefusedError(f"log {origin!r} is unknown to this witness", check="origin")
-        return VerifierKey.from_text(read_file(path, 1024).decode("utf-8", "replace")[:-1])
+        return _read_vkey(path)
 
     def _recall(self, origin: str) -> _Memory:
         try:
@@ -197,4 +209,8 @@ class Witness:
         return self._path(origin, "fork")
 
     def _path(self, origin: str, kind: str) -> Path:
-        return self._directory / f"{hashlib.sha256(origin.encode()).hexdigest()}.{kind}"
+        return self._directory / f"{log_name(origin)}.{kind}"
+
+
+def _read_vkey(path: Path) -> VerifierKey:
+    return VerifierKey.from_text(read_file(path, 1024).decode("utf-8", "replace")[:-1])

@@ -55,7 +55,8 @@ VERBS = (
     Verb("inspect", CHECK, "Say what a file of ours holds."),
     Verb("policy", CHECK, "Write, print or check a policy."),
     Verb("key", CHECK, "Make and show Ed25519 keys."),
-    Verb("log", SERVE, "Look after a transparency log."),
+    Verb("log", SERVE, "Make, serve and check a transparency log."),
+    Verb("witness", SERVE, "Cosign the heads of logs, each only if it extends the last."),
     Verb("monitor", SERVE, "Sign what a log holds about a contract."),
 )
 

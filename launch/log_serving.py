@@ -1,12 +1,13 @@
 """Makes logs, and serves them: the log operator's side of `anh log`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from attest.file_lock import locked
 from attest.keys import PrivateKey
 from attest.log.house import House
+from attest.log.http_witness import Witnesses
 from attest.log.layout import LogNames
 from attest.log.quota import Rate
 from attest.log.sequencer import LocalLog
@@ -25,18 +26,23 @@ class Pace:
     address_rate: float
 
 
-def make_log(directory: Path, origin: str) -> LogNames:
+def make_log(directory: Path, origin: str, witnesses: Sequence[str] = ()) -> LogNames:
     """Make an empty log with keys of its own in a directory that holds nothing.
+
+    `witnesses` are those elsewhere to ask for cosignatures, each as `VKEY URL`.
 
     Raises InputError where it holds something, FormatError for a name that is no origin.
     """
     if directory.exists() and any(directory.iterdir()):
         raise CommandError(f"{directory}: is not empty; give the log a directory of its own")
+    others = Witnesses.of(witnesses)
     keys = {name: PrivateKey.generate() for name in ("log", "witness")}
     (directory / "keys").mkdir(parents=True, mode=0o700)
     for name, key in keys.items():
         key.save(directory / "keys" / name, name)
     with LocalLog.create(directory / "log", keys["log"], keys["witness"], origin) as log:
+        if others.witnesses:
+            others.write(directory / "log")
         return log.names
 
 

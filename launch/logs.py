@@ -8,6 +8,7 @@ from anh_jax.experiment import load_experiment
 from anh_jax.run_directory import RunDirectory
 from attest.keys import PrivateKey
 from attest.log.fsck import fsck
+from attest.log.http_witness import Witnesses
 from attest.log.remote import PINNED, RemoteLog
 from attest.log.sequencer import LocalLog
 from launch.commands.log import log_folder
@@ -50,7 +51,10 @@ def publishes(run: RunDirectory) -> bool:
 def open_run_log(run: RunDirectory) -> LocalLog | RemoteLog:
     """Open the run's log as its configuration says; a local one is made with keys of its own."""
     config = run.root / "config.yaml"
-    address = load_experiment(config).attest.log if config.is_file() else LOCAL
+    address, witnesses = LOCAL, (LOCAL,)
+    if config.is_file():
+        attest = load_experiment(config).attest
+        address, witnesses = attest.log, attest.witnesses
     if run.log.exists() and any(run.log.iterdir()):
         log = open_log(run.log)
         if address not in (_address(log), LOCAL):
@@ -64,7 +68,13 @@ def open_run_log(run: RunDirectory) -> LocalLog | RemoteLog:
     keys = {name: _new_key(run, name) for name in ("log", "witness")}
     # The key makes the origin unique: two runs of one name must never share a log's identity.
     origin = f"local.anh-jax.dev/{run.root.name}-{keys['log'].keyid[:12]}"
-    return LocalLog.create(run.log, keys["log"], keys["witness"], origin)
+    made = LocalLog.create(run.log, keys["log"], keys["witness"], origin)
+    others = Witnesses.of(text for text in witnesses if text != LOCAL)
+    if not others.witnesses:
+        return made
+    made.close()
+    others.write(run.log)
+    return LocalLog.open(run.log)
 
 
 def _address(log: LocalLog | RemoteLog) -> str:

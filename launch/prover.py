@@ -9,7 +9,7 @@ from attest.errors import AttestError, InputError
 from attest.keys import PrivateKey, Role, keyid
 from attest.log.run_log import RunLog
 from attest.log.shipper import Shipper
-from attest.note import Note
+from attest.note import KeyName, Note
 from attest.policy import policy_text, self_policy
 from attest.proof import encode_proof, parse_proof
 from attest.statements import Genesis, decode_statement
@@ -29,7 +29,8 @@ def prove(
 ) -> Path:
     """Log what is signed but not logged yet, then write run proof and policy; return the proof.
 
-    Records by keys that the policy `reader` names go in first, should not all fit. Raises
+    Records by keys that the policy `reader` names go in first, should not all fit, and the lines of
+    witnesses that it names beside the log's own. Raises
     InputError where the run is not final: there is nothing to prove then.
     """
     if not run.has_statement("final"):
@@ -49,16 +50,27 @@ def write_proof(
     # Who verified the proof before this one remembers its checkpoint: show them the growth.
     preferred = {keyid(public) for public in _own_keys(run).values()}
     preferred |= set() if reader is None else {entry.keyid for entry in reader.keys}
-    note = log.checkpoint()
+    names, note = log.names, log.checkpoint()
     size = Checkpoint.from_text(Note.from_bytes(note).text).size
+    witnesses = [] if reader is None else [witness.key for witness in reader.witnesses]
+    shown = {KeyName.of(key) for key in (names.log, names.witness, *witnesses)}
+
+    def with_known_lines(note: bytes) -> bytes:
+        # A reader refuses a checkpoint with lines by witnesses that its policy does not name.
+        return Note.from_bytes(note).signed_only(shown).to_bytes()
+
+    def checkpoint_of(size: int) -> bytes | None:
+        kept = log.checkpoint_of(size)
+        return None if kept is None else with_known_lines(kept)
+
     proof = assemble(
         log,
         identity,
-        note,
+        with_known_lines(note),
         sizes=_size_of(path),
         preferred=preferred,
         among=((index, record) for index, record in log.notes(identity) if index < size),
-        checkpoint_of=log.checkpoint_of,
+        checkpoint_of=checkpoint_of,
     )
     write_atomically(path, encode_proof(proof))
     write_policy(run, log)

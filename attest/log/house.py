@@ -92,6 +92,10 @@ class House:
                 "origin": self._log.origin,
                 "published": self._publication.index.size,
                 "trouble": "" if trouble is None else _words(trouble),
+                "witnesses": {
+                    witness.vkey.name: _words(witness.trouble)
+                    for witness in self._log.witnesses.witnesses
+                },
             },
             status=200 if trouble is None else 503,
         )
@@ -102,7 +106,11 @@ class House:
         with self._publication.mutex:
             open_runs = sum(place.final is None for place in index.runs.values())
         age = time.monotonic() - self._checkpointed_at
+        asked = self._log.witnesses.witnesses
+        silent = sum(bool(witness.trouble) for witness in asked)
         gauges = (
+            Gauge("anh_log_witnesses", "Witnesses elsewhere that are asked.", len(asked)),
+            Gauge("anh_log_silent_witnesses", "Those that did not cosign when asked.", silent),
             Gauge("anh_log_size", "Records acknowledged.", self._log.size),
             Gauge("anh_log_published_size", "Records under a published checkpoint.", index.size),
             Gauge(
@@ -119,5 +127,5 @@ class House:
         self._metrics.time("anh_log_checkpoint_seconds", seconds)
 
 
-def _words(error: Exception) -> str:
+def _words(error: object) -> str:
     return "".join(c if " " <= c <= "~" else "?" for c in str(error))[:400]

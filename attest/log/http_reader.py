@@ -60,7 +60,25 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """Take a redirection for the answer itself."""
 
 
-@dataclass(frozen=True)
+def _opener() -> urllib.request.OpenerDirector:
+    """Return what asks over HTTP alone, no files, and by the environment's proxies if any."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        _NoRedirect(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+_OPENER = _opener()
+
+
+@dataclass(frozen=True, slots=True)
 class HttpReader:
     """Ask one service, at `url` without a slash at its end.
 
@@ -71,22 +89,11 @@ class HttpReader:
     url: str
     patience: Patience = field(default_factory=Patience)
     pause: Callable[[float], None] = time.sleep
-    _opener: urllib.request.OpenerDirector = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         parts = urllib.parse.urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
             raise InputError(f"{self.url!r}: is no address of a service, as https://log.example")
-        opener = urllib.request.OpenerDirector()
-        for handler in (
-            urllib.request.HTTPHandler(),
-            urllib.request.HTTPSHandler(),
-            urllib.request.HTTPDefaultErrorHandler(),
-            urllib.request.HTTPErrorProcessor(),
-            _NoRedirect(),
-        ):
-            opener.add_handler(handler)
-        object.__setattr__(self, "_opener", opener)
 
     def get(self, path: str) -> Reply:
         """Ask for a path, which begins with a slash.
@@ -130,17 +137,34 @@ class HttpReader:
         raise InputError(f"{self.url}: gives no answer ({words}); try again later")
 
     def _once(self, path: str, body: bytes | None) -> Reply:
-        headers = {"User-Agent": "anh"} | ({"Content-Type": LINES_TYPE} if body is not None else {})
-        request = urllib.request.Request(self.url + path, data=body, headers=headers)
-        deadline = time.monotonic() + self.patience.answer
-        try:
-            with self._opener.open(request, timeout=self.patience.answer) as answer:
-                data = _read(answer, deadline)
-                names = {name.lower(): value for name, value in answer.headers.items()}
-                return Reply(answer.status, data, names)
-        except urllib.error.HTTPError as error:
-            with error:
-                raise _refused(read_refusal(_read(error, deadline)), error.code) from None
+        reply = exchange(self.url + path, body, LINES_TYPE, self.patience.answer)
+        if 200 <= reply.status < 300:
+            return reply
+        raise _refused(read_refusal(reply.data), reply.status)
+
+
+def exchange(url: str, body: bytes | None, media_type: str, seconds: float) -> Reply:
+    """Ask once, and return the answer whatever its status.
+
+    Raises:
+        OSError, http.client.HTTPException, ValueError: if there is none.
+    """
+    headers = {"User-Agent": "anh"} | ({"Content-Type": media_type} if body is not None else {})
+    request = urllib.request.Request(url, data=body, headers=headers)
+    deadline = time.monotonic() + seconds
+    try:
+        with _OPENER.open(request, timeout=seconds) as answer:
+            return _reply(answer.status, answer, deadline)
+    except urllib.error.HTTPError as error:
+        with error:
+            return _reply(error.code, error, deadline)
+
+
+def _reply(
+    status: int, answer: http.client.HTTPResponse | urllib.error.HTTPError, deadline: float
+) -> Reply:
+    names = {name.lower(): value for name, value in answer.headers.items()}
+    return Reply(status, _read(answer, deadline), names)
 
 
 class RefusedByServiceError(RejectedError):

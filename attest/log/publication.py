@@ -31,6 +31,11 @@ class Publishable(Protocol):
         """Return how many records are acknowledged."""
         ...
 
+    @property
+    def lacks_lines(self) -> bool:
+        """Say whether a witness may be asked again for its line under the newest head."""
+        ...
+
     def checkpoint(self) -> bytes:
         """Publish the head of everything acknowledged; return its note."""
         ...
@@ -113,7 +118,7 @@ class Publication:
 
     def _publish(self) -> None:
         seen = self._published.look()
-        if self._log.size > seen.head.size:
+        if self._log.size > seen.head.size or self._log.lacks_lines:
             begun = time.perf_counter()
             self._log.checkpoint()
             seen = self._published.look()

@@ -13,6 +13,7 @@ from attest.cosignature import open_cosigned
 from attest.errors import InputError, RefusedError
 from attest.keys import PrivateKey
 from attest.log.head_store import Heads
+from attest.log.http_witness import Witnesses
 from attest.log.layout import LogNames
 from attest.merkle import verify_consistency
 from attest.note import Note
@@ -25,10 +26,11 @@ _FILES_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Signers:
-    """Hold the log's private key and the log's own witness."""
+    """Hold the log's private key, the log's own witness, and those elsewhere that are asked too."""
 
     log: PrivateKey
     witness: Witness
+    others: Witnesses = Witnesses()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +117,44 @@ class Publisher:
         self._heads.swap(old.note, note)
         self._signed, self._tree = _Signed(note, new), tree
 
-    def publish(self, witness: Witness) -> bytes:
+    def publish(self, signers: Signers) -> bytes:
         """Have the signed head cosigned and put it where readers look; return it.
 
+        A head that is there already is put there again only with lines that it lacked.
+
         Raises:
-            RefusedError: if the witness does not cosign.
-            EquivocationError: if the witness has seen another root for this size.
+            RefusedError: if the log's own witness does not cosign.
+            EquivocationError: if that has seen another root for this size.
         """
+        old = self._published_note()
+        if old is None or old.text != Note.from_bytes(self._signed.note).text:
+            old, new = None, self._cosigned(signers.witness)
+        else:
+            new = old
+        asked = signers.others.lacking(new)
+        head, log = self.head, self._names.log
+        for line in signers.others.cosign(asked, self._signed.note, head, log, self._path_from):
+            new = new.signed_also(line)
+        if new != old:
+            self.tiles.publish(new.to_bytes())
+        return new.to_bytes()
+
+    def lacks_lines(self, others: Witnesses) -> bool:
+        """Say whether the published head lacks the line of a witness that may be asked now."""
+        published = self._published_note()
+        return published is not None and bool(others.lacking(published))
+
+    def _published_note(self) -> Note | None:
+        if not self.tiles.has(CHECKPOINT_PATH):
+            return None
+        return Note.from_bytes(self.published())
+
+    def _path_from(self, old: int) -> list[bytes]:
+        return self.tree().consistency_path(old, self.head.size)
+
+    def _cosigned(self, witness: Witness) -> Note:
+        """Return the signed head with the line of the log's own witness."""
         signed, head = Note.from_bytes(self._signed.note), self.head
-        if self.tiles.has(CHECKPOINT_PATH):
-            published = self.published()
-            if Note.from_bytes(published).text == signed.text:
-                return published
         seen = witness.size(head.origin)
         if seen > head.size:
             raise RefusedError(
@@ -134,10 +162,8 @@ class Publisher:
                 f"{seen}: the log was restored from an old copy",
                 check="rollback",
             )
-        proof = self.tree().consistency_path(seen, head.size)
-        cosigned = signed.signed_also(witness.cosign(seen, proof, self._signed.note)).to_bytes()
-        self.tiles.publish(cosigned)
-        return cosigned
+        line = witness.cosign(seen, self._path_from(seen), self._signed.note)
+        return signed.signed_also(line)
 
     def published(self) -> bytes:
         """Return the published checkpoint, with the log's line and its witness's.

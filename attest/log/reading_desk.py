@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -19,6 +19,7 @@ from attest.log.publication import Publication
 from attest.log.published_log import CHECKPOINT, PublishedLog
 from attest.log.run_index import RunPlace
 from attest.log.wire import LINES_TYPE
+from attest.note import KeyName, Note
 from attest.proof import encode_proof
 from attest.rejections import reject
 from attest.tlog_proof import TlogProof
@@ -56,7 +57,7 @@ class _RunLog:
     def entry(self, index: int) -> Envelope:
         return self.published.entry(index)
 
-    def entries(self, start: int, stop: int):
+    def entries(self, start: int, stop: int) -> Iterator[Envelope]:
         return self.published.entries(start, stop)
 
     def index_of(self, record_hash: bytes) -> int | None:
@@ -189,7 +190,8 @@ class ReadingDesk:
     def run_proof(self, run: str, asked: Mapping[str, str]) -> Answer:
         """Give the run proof under the newest checkpoint.
 
-        `sizes` are those that readers remember, `prefer` the keyids whose records go in first.
+        `sizes` are those that readers remember, `prefer` the keyids whose records go in first,
+        `witnesses` the key hashes (8 hex digits) of those whose lines are wanted beside the log's.
         """
         seen = self._published.look()
         with self._publication.mutex:
@@ -197,17 +199,30 @@ class ReadingDesk:
             if place.final is None:
                 reject("absent", "a question", f"run {run[:16]} has no final record in the log")
             indices = self._publication.index.notes(run)
-        sizes = _numbers(asked.get("sizes", ""))
+        sizes, wanted = _numbers(asked.get("sizes", "")), asked.get("witnesses", "").split(",")
+
+        def checkpoint_of(size: int) -> bytes | None:
+            note = self._kept.find(size)
+            return None if note is None else self._with_lines(note, wanted)
+
         proof = assemble(
             _RunLog(self._published, self._log),
             run,
-            seen.note,
+            self._with_lines(seen.note, wanted),
             sizes=sizes,
             preferred=frozenset(asked.get("prefer", "").split(",")),
             among=((i, self._published.entry(i)) for i in indices if i < seen.head.size),
-            checkpoint_of=self._kept.find,
+            checkpoint_of=checkpoint_of,
         )
         return Answer(encode_proof(proof))
+
+    def _with_lines(self, note: bytes, wanted: Collection[str]) -> bytes:
+        """Leave lines out that a reader does not ask for: it would refuse those it does not know."""
+        names, opened = self._published.names, Note.from_bytes(note)
+        own = {KeyName.of(names.log), KeyName.of(names.witness)}
+        signers = {line.signer for line in opened.signatures}
+        asked = {signer for signer in signers if signer.key_hash.hex() in wanted}
+        return opened.signed_only(own | asked).to_bytes()
 
     def _place(self, run: str) -> RunPlace:
         place = self._publication.index.runs.get(run)

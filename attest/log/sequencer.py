@@ -21,6 +21,7 @@ from attest.keys import ALG_ED25519, PrivateKey, Role, VerifierKey, keyid
 from attest.log.admission import Candidate
 from attest.log.batch import Batch, SecondFinalError
 from attest.log.derivation import Restart, check_count, check_not_behind
+from attest.log.http_witness import Witnesses
 from attest.log.layout import Layout, LogNames
 from attest.log.places import Places
 from attest.log.publisher import Publisher, Signers, no_keys
@@ -116,7 +117,7 @@ class LocalLog(LogReader):
         if log_key.public != names.log.public:
             raise InputError(f"{folder / 'log'}: is not the key of log {names.origin}")
         witness = Witness(layout.witness, PrivateKey.load(folder / "witness"), clock)
-        return cls(layout, names, Signers(log_key, witness))
+        return cls(layout, names, Signers(log_key, witness, Witnesses.read(layout.root)))
 
     def close(self) -> None:
         """Close the store; nothing acknowledged is lost without."""
@@ -189,7 +190,18 @@ class LocalLog(LogReader):
                 leaves = (e.leaf for e in self._publish_store.entries(builder.size, new.size))
                 self._derived.builder = self._publisher.write_tiles(builder, leaves)
                 self._publisher.sign(new, self._signers.log)
-            return self._publisher.publish(self._signers.witness)
+            return self._publisher.publish(self._signers)
+
+    @property
+    def lacks_lines(self) -> bool:
+        """Say whether a witness elsewhere may be asked again for its line under the newest head."""
+        others = self.witnesses
+        return bool(others.witnesses) and self._publisher.lacks_lines(others)
+
+    @property
+    def witnesses(self) -> Witnesses:
+        """Return the witnesses elsewhere that are asked to cosign; none without the log's keys."""
+        return Witnesses() if self._signers is None else self._signers.others
 
     def freeze(self) -> bytes:
         """Take no record any more, for good; return the checkpoint of all there are."""

@@ -45,8 +45,10 @@ def fsck(*, directory: Path, form: Form) -> None:
 @click.argument("directory", metavar="D", type=click.Path(path_type=Path))
 @click.option("--origin", metavar="NAME", required=True,
               help="The log's name for ever, as log.example.org/runs.")  # fmt: skip
+@click.option("--witness", "witnesses", multiple=True, metavar="'VKEY URL'",
+              help="A witness elsewhere to ask for cosignatures; repeatable.")  # fmt: skip
 @json_option
-def init(*, directory: Path, origin: str, form: Form) -> None:
+def init(*, directory: Path, origin: str, witnesses: tuple[str, ...], form: Form) -> None:
     """Make an empty log in D with keys of its own.
 
     D/keys holds the keys of the log and of its own witness, D/log the log. Give the printed vkeys
@@ -54,7 +56,7 @@ def init(*, directory: Path, origin: str, form: Form) -> None:
     """
     from launch.log_serving import make_log
 
-    names = make_log(directory, origin)
+    names = make_log(directory, origin, witnesses)
     document = {"origin": origin, "log": names.log.to_text(), "witness": names.witness.to_text()}
     pairs = [("log", document["log"]), ("witness", document["witness"])]
     lines = [
