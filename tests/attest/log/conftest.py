@@ -63,9 +63,11 @@ def run_directory(tmp_path: Path, lab: ModuleType) -> Path:
 
 
 @pytest.fixture
-def places() -> Places:
-    """Return where the parts of `log` lie; a module whose tests hold anywhere has more of them."""
-    return Places()
+def places(request: pytest.FixtureRequest) -> Places:
+    """Return where the parts of `log` lie: here, or by an indirect parameter in `postgres`."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return Places()
+    return Places(store=request.getfixturevalue("postgres").schema())
 
 
 @pytest.fixture

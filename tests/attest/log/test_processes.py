@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 from types import ModuleType
+from typing import IO
 
 import pytest
 
@@ -30,10 +31,18 @@ def start(directory: Path, name: str, count: int) -> subprocess.Popen[str]:
     )
 
 
+def printed(writer: subprocess.Popen[str]) -> IO[str]:
+    assert writer.stdout is not None
+    return writer.stdout
+
+
 def acknowledged(output: str) -> dict[int, str]:
     """Read whole lines only: what a killed process was about to print was not acknowledged."""
     lines = (line.split() for line in output.split("\n")[:-1])
     return {int(index): record for index, record in lines}
+
+
+pytestmark = pytest.mark.parametrize("places", ["sqlite", "postgres"], indirect=True)
 
 
 @pytest.fixture
@@ -46,7 +55,7 @@ def directory(log: LocalLog, run_directory: Path, lab: ModuleType) -> Path:
 
 
 def test_concurrent_writers_get_contiguous_indices_without_a_double(directory: Path):
-    count = 60
+    count = 40
     writers = [start(directory, name, count) for name in ("acme", "globex", "initech")]
     outputs = [writer.communicate(timeout=120) for writer in writers]
     assert [writer.returncode for writer in writers] == [0, 0, 0], outputs
@@ -62,22 +71,26 @@ def test_concurrent_writers_get_contiguous_indices_without_a_double(directory: P
 
 
 def killed_rounds(directory: Path, rounds: int) -> None:
-    """Kill a writer at a random moment, again and again; check every index it ever printed."""
+    """Kill two writers at a random moment, again and again; check every index they printed."""
     choose = random.Random(rounds)
     known: dict[int, str] = {}
     heads = [(0, merkle.EMPTY_ROOT)]
     for number in range(rounds):
-        with start(directory, f"auditor {number}", 100_000) as writer:
-            assert writer.stdout is not None
-            first = writer.stdout.readline()
+        with (
+            start(directory, f"auditor {number}", 100_000) as one,
+            start(directory, f"other auditor {number}", 100_000) as other,
+        ):
+            begun = [(writer, printed(writer).readline()) for writer in (one, other)]
             time.sleep(choose.uniform(0, 0.25))
-            os.kill(writer.pid, signal.SIGKILL)
+            for writer, _ in begun:
+                os.kill(writer.pid, signal.SIGKILL)
             # Not `communicate`, which passes over what `readline` has read ahead.
-            rest = writer.stdout.read()
-        assert writer.returncode == -signal.SIGKILL
-        fresh = acknowledged(first + rest)
-        assert fresh and not fresh.keys() & known.keys()
-        known |= fresh
+            outputs = [first + printed(writer).read() for writer, first in begun]
+        for writer, output in zip((one, other), outputs, strict=True):
+            assert writer.returncode == -signal.SIGKILL
+            fresh = acknowledged(output)
+            assert fresh and not fresh.keys() & known.keys()
+            known |= fresh
         with LocalLog.open(directory) as log:
             assert all(log.entry(i).record_hash().hex() == r for i, r in known.items())
             head = open_checkpoint(log.checkpoint(), log.names.log)
@@ -90,10 +103,10 @@ def killed_rounds(directory: Path, rounds: int) -> None:
 
 
 def test_every_index_acknowledged_before_a_kill_survives(directory: Path):
-    killed_rounds(directory, 8)
+    killed_rounds(directory, 3)
 
 
 @pytest.mark.full
 @pytest.mark.timeout(1800)
 def test_every_index_acknowledged_before_many_kills_survives(directory: Path):
-    killed_rounds(directory, 100)
+    killed_rounds(directory, 60)

@@ -24,6 +24,7 @@ from attest.tiles import TileDirectory, TileFile
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def places(request: pytest.FixtureRequest) -> Places:
+    """Return each place in turn: everything here holds wherever the entries lie."""
     if request.param == "sqlite":
         return Places()
     return Places(store=request.getfixturevalue("postgres").schema())
