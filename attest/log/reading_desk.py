@@ -217,7 +217,7 @@ class ReadingDesk:
         return Answer(encode_proof(proof))
 
     def _with_lines(self, note: bytes, wanted: Collection[str]) -> bytes:
-        """Leave lines out that a reader does not ask for: it would refuse those it does not know."""
+        """Leave out the lines that a reader does not ask for: it would refuse unknown ones."""
         names, opened = self._published.names, Note.from_bytes(note)
         own = {KeyName.of(names.log), KeyName.of(names.witness)}
         signers = {line.signer for line in opened.signatures}
