@@ -38,9 +38,9 @@ class Reply:
 class Served:
     """A served log, asked over one connection per question."""
 
-    def __init__(self, house: House, log: LocalLog) -> None:
+    def __init__(self, house: House, log: LocalLog, port: int = 0) -> None:
         self.log = log
-        self.server = HttpServer(service.application(house), Place())
+        self.server = HttpServer(service.application(house), Place(port=port))
         began = threading.Event()
         house.open()
         self.thread = threading.Thread(target=self.server.run, args=(began.set,))
@@ -81,9 +81,10 @@ class Served:
 
 
 @contextmanager
-def serving(log: LocalLog, directory: Path, **options: Any) -> Iterator[Served]:
+def serving(log: LocalLog, directory: Path, port: int = 0, **options: Any) -> Iterator[Served]:
     """Serve a log for the time of a `with` block, with the options of a House."""
-    served = Served(House(log, directory, **({"checkpoint_seconds": 0.02} | options)), log)
+    house = House(log, directory, **({"checkpoint_seconds": 0.02} | options))
+    served = Served(house, log, port)
     try:
         yield served
     finally:
