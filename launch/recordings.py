@@ -98,7 +98,7 @@ def follow_recording(
             raise CommandError(f"{folder}: is a recording of another run")
         verify_signed(signed_parts(opened.run, rows[step - 1], recording.envelope))
         programs = opened.search.benches.materials.programs
-        named = {programs.stored[name].id: name for name in PARTS}
+        named: dict[str, Part] = {programs.stored[name].id: name for name in PARTS}
         part = named.get(recording.said.program)
         if part is None:
             raise CommandError(f"{folder}: records neither the gradient nor the update")

@@ -128,16 +128,14 @@ def _run(
     program: Program, operation: Operation, refutation: Refutation, backend: Backend
 ) -> Excess | None:
     """Run the operator; anybody may have written its program, so it may fail in any way."""
-    program_of = program_id(refutation.signature, refutation.artifact)
+    recorded = program_id(refutation.signature, refutation.artifact)
     try:
         return check_operator(
             program,
             operation,
             [array_of(value) for value in refutation.inputs],
             [array_of(value) for value in refutation.outputs],
-            rules=rules_of(
-                refutation.signed.contract, program_id(refutation.signature, refutation.artifact)
-            ),
+            rules=rules_of(refutation.signed.contract, recorded),
             backend=backend,
         )
     except (

@@ -7,7 +7,7 @@ it takes, and one rounding of each side besides.
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from anh_jax.digest.host import tree_digest
 from anh_jax.program.tree import Tree, path_text
 from anh_jax.training.state import State, moved
 from attest.numerics_class import ClassRules
+
+EndVerdict = Literal["holds", "elsewhere", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,27 @@ class CommittedUpdate:
         tolerance = self.rules.cap * moved_by + 2 * self.rules.roundoff.update * _norm(wide)
         distance = _norm(theirs.astype(np.float64) - wide)
         return Statistic(distance / tolerance if tolerance else math.inf, name)
+
+
+def end_of_update(outputs: Tree, committed: CommittedUpdate) -> tuple[EndVerdict, str]:
+    """Say in a verdict and in words whether a recorded update ends in the committed state."""
+    if committed.same(outputs):
+        return "holds", "every operator is within its bound, and the end is the committed state"
+    found = committed.distance(outputs)
+    if found is None:
+        words = "it ends in other bits than the committed state, which is not at hand to weigh"
+        return "undecided", words
+    if found.accepted:
+        words = (
+            f"every operator is within its bound, and the end is the committed state within "
+            f"rounding ({found.value:.2g} times the tolerance)"
+        )
+        return "holds", words
+    words = (
+        f"it ends in another state than the row commits: {found.where} is {found.value:.3g} times "
+        "the tolerance away"
+    )
+    return "elsewhere", words
 
 
 def _norm(array: Any) -> float:
