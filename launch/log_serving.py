@@ -58,6 +58,7 @@ def serve_log(folder: Path, place: Place, pace: Pace, began: Callable[[str, str]
         house = House(
             log,
             folder,
+            reporter=_reporter(folder),
             checkpoint_seconds=pace.checkpoint_seconds,
             key_rate=_rate(pace.key_rate),
             address_rate=_rate(pace.address_rate),
@@ -65,6 +66,14 @@ def serve_log(folder: Path, place: Place, pace: Pace, began: Callable[[str, str]
         server = HttpServer(application(house), place)
         house.open()
         server.run(lambda: began(server.url, log.names.log.to_text()))
+
+
+def _reporter(folder: Path) -> PrivateKey:
+    """Return the key by which the log reports contradictions; made at the first time."""
+    path = folder.absolute().parent / "keys" / "reporter"
+    if not path.is_file():
+        PrivateKey.generate().save(path, "reporter")
+    return PrivateKey.load(path)
 
 
 def _rate(per_second: float) -> Rate:

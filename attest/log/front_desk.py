@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from attest.errors import RefusedError
+from attest.log.admission import Candidate
 from attest.log.answer import Answer, json_answer, refused
 from attest.log.intake import Intake
 from attest.log.metrics import Metrics
 from attest.log.publication import Publication
 from attest.log.quota import Quota, Rate
+from attest.log.reporter import CONFLICTS
 from attest.log.submission import Outcome, Submission
 from attest.rejections import RejectedError
 
@@ -70,11 +72,17 @@ class FrontDesk:
     """Take submissions on and answer when they are on the disk, or under a checkpoint."""
 
     def __init__(
-        self, intake: Intake, publication: Publication, quotas: Quotas, metrics: Metrics
+        self,
+        intake: Intake,
+        publication: Publication,
+        quotas: Quotas,
+        metrics: Metrics,
+        contradicted: Callable[[Candidate], None],
     ) -> None:
         self._intake = intake
         self._publication = publication
         self._metrics = metrics
+        self._contradicted = contradicted
         self.quotas = quotas
 
     async def submit(self, submission: Submission, wait: int) -> Answer:
@@ -94,6 +102,8 @@ class FrontDesk:
             self.quotas.keys.charge(key, count)
         self._metrics.count("anh_log_records_total", "taken", len(outcome.indices))
         if outcome.refusal is not None:
+            if outcome.refusal.check in CONFLICTS:
+                self._contradicted(submission.records[len(outcome.indices)])
             self._metrics.count("anh_log_records_total", outcome.refusal.check)
             return refused(outcome.refusal, outcome.indices)
         indices = outcome.indices

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from attest.keys import PrivateKey
+from attest.log.admission import Candidate
 from attest.log.answer import Answer, json_answer
 from attest.log.front_desk import ADDRESS_RATE, KEY_RATE, FrontDesk, Quotas
 from attest.log.intake import Intake
@@ -14,6 +16,8 @@ from attest.log.publication import Publication
 from attest.log.published_log import PublishedLog
 from attest.log.quota import Quota, Rate
 from attest.log.reading_desk import ReadingDesk
+from attest.log.reporter import Reporter
+from attest.log.run_index import RunIndex
 from attest.log.sequencer import LocalLog
 
 _COUNTERS = {
@@ -26,7 +30,8 @@ _DURATIONS = {"anh_log_checkpoint_seconds": "Time to sign, have cosigned and pub
 class House:
     """Serve one open log; `open` starts its threads, `close` ends them and leaves nothing undone.
 
-    `directory` is the log's. The log stays its caller's to close.
+    `directory` is the log's; `reporter` signs what the log says of runs that told two stories,
+    without it nothing is said. The log stays its caller's to close.
     """
 
     def __init__(
@@ -34,6 +39,7 @@ class House:
         log: LocalLog,
         directory: Path,
         *,
+        reporter: PrivateKey | None = None,
         checkpoint_seconds: float = 0.5,
         key_rate: Rate = KEY_RATE,
         address_rate: Rate = ADDRESS_RATE,
@@ -48,14 +54,20 @@ class House:
             self._kept,
             seconds=checkpoint_seconds,
             told=self._checkpointed,
+            indexed=self._report,
         )
         self._intake = Intake(log)
+        self._reporter = None
+        if reporter is not None:
+            submit = self._intake.submit
+            self._reporter = Reporter(reporter, self._published, log.index_of, submit)
         self._checkpointed_at = time.monotonic()
         self.front = FrontDesk(
             self._intake,
             self._publication,
             Quotas(Quota(address_rate), Quota(key_rate)),
             self._metrics,
+            self._contradicted,
         )
         self.reading = ReadingDesk(
             log, self._published, self._publication, self._kept, log.tiles.read
@@ -121,6 +133,14 @@ class House:
             Gauge("anh_log_checkpoint_age_seconds", "Time since the newest head.", age),
         )
         return self._metrics.text(gauges)
+
+    def _contradicted(self, candidate: Candidate) -> None:
+        if self._reporter is not None:
+            self._reporter.saw(candidate, self._log.size)
+
+    def _report(self, index: RunIndex) -> None:
+        if self._reporter is not None:
+            self._reporter.report(index)
 
     def _checkpointed(self, seconds: float) -> None:
         self._checkpointed_at = time.monotonic()

@@ -1,7 +1,7 @@
 """Signs and publishes a served log's heads at a steady pace, and tells who waits for one.
 
 Behind each head it reads the new entries back from the published files, sorts them by run, and
-keeps the checkpoints that statuses name.
+keeps the checkpoints that statuses name. Nobody else changes the index.
 """
 
 from __future__ import annotations
@@ -62,12 +62,14 @@ class Publication:
         *,
         seconds: float,
         told: Callable[[float], None] = lambda seconds: None,
+        indexed: Callable[[RunIndex], None] = lambda index: None,
     ) -> None:
         self._log = log
         self._published = published
         self._kept = kept
         self._seconds = seconds
         self._told = told
+        self._indexed = indexed
         self._wake = threading.Condition()
         self._closing = False
         self._waiters: list[_Waiter] = []
@@ -125,9 +127,11 @@ class Publication:
             self._told(time.perf_counter() - begun)
         self._kept.saw(seen.head.size, seen.note)
         self._index(seen.head.size)
+        self._indexed(self.index)
         with self._wake:
-            ready = [waiter for waiter in self._waiters if waiter.size <= seen.head.size]
-            self._waiters = [w for w in self._waiters if w not in ready and not w.note.cancelled()]
+            waiters = [waiter for waiter in self._waiters if not waiter.note.cancelled()]
+            ready = [waiter for waiter in waiters if waiter.size <= seen.head.size]
+            self._waiters = [waiter for waiter in waiters if waiter.size > seen.head.size]
         for waiter in ready:
             if waiter.note.set_running_or_notify_cancel():
                 waiter.note.set_result(seen.note)

@@ -246,7 +246,7 @@ class ReadingDesk:
 
 def _run_document(place: RunPlace) -> canonical.JSON:
     return {
-        "attempts": place.attempts,
+        "attempts": len(place.attempts),
         "conflicts": place.conflicts,
         "contract": place.contract,
         "final": place.final,

@@ -38,7 +38,7 @@ _RUN = re.compile(rb'"run":"([0-9a-f]{64})"')
 
 @dataclass(slots=True)
 class RunPlace:
-    """Hold a run's place: index of genesis and final, number of attempts and rows.
+    """Hold a run's place: index of genesis, attempts and final, number of rows and conflicts.
 
     `spans` are stretches [first, stop) of its rows, `notes` the indices of all else about it.
     """
@@ -46,10 +46,10 @@ class RunPlace:
     run: str
     contract: str
     genesis: int
-    attempts: int = 0
     rows: int = 0
     conflicts: int = 0
     final: int | None = None
+    attempts: list[int] = field(default_factory=list[int])
     spans: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     notes: list[int] = field(default_factory=list[int])
 
@@ -149,7 +149,7 @@ def _note(place: RunPlace, index: int, statement: Statement) -> None:
     place.notes.append(index)
     match statement:
         case Attempt():
-            place.attempts += 1
+            place.attempts.append(index)
         case Final():
             place.final = index if place.final is None else place.final
         case Conflict():

@@ -14,6 +14,7 @@ from attest.log import front_desk, service
 from attest.log.quota import Rate
 from attest.log.wire import MAX_BODY_BYTES, MAX_LINES
 from attest.rejections import TABLE
+from attest.statements import Conflict, decode_statement
 from launch import http_server
 
 SMALL_ORDER = "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"
@@ -180,3 +181,61 @@ def test_slow_body_is_given_up(begun: tuple[Any, Any], monkeypatch: pytest.Monke
 
 def test_server_keeps_a_connection_longer_than_anybody_may_wait_for_a_checkpoint() -> None:
     assert front_desk.MOST_WAIT_SECONDS + service.BODY_SECONDS < http_server.REQUEST_SECONDS
+
+
+def conflict_of(served: Any, run: Any) -> Conflict:
+    """Return the conflict that the log reports of a run, once it does."""
+    deadline = time.monotonic() + 20
+    while not served.get(f"/run/{run.run}").json.get("conflicts"):
+        assert time.monotonic() < deadline, "no conflict is reported"
+        time.sleep(0.02)
+    said = decode_statement(served.log.entry(served.log.size - 1).payload)
+    assert isinstance(said, Conflict)
+    return said
+
+
+def test_contradiction_that_is_refused_is_reported_in_the_log(serve: Any, lab: ModuleType) -> None:
+    served = serve(reporter=lab.key("reporter"))
+    run = lab.Lab()
+    served.submit(*run.opening(), *run.train(1, 1, 9), keys=(run.author,))
+    honest = run.steps[1][4]
+    other = run.step(1, 4, loss="0x1.8000000000000p+0")
+    assert served.submit(other).code == "step-conflict"
+    said = conflict_of(served, run)
+    assert {said.first, said.second} == {honest, other}
+    # One is enough: a run does not fill the log with what it contradicts.
+    size = served.log.size
+    assert served.submit(run.step(1, 4, loss="0x1.c000000000000p+0")).code == "step-conflict"
+    assert served.submit(run.step(1, 10, prev=run.rows[1][9].hash().hex()), query="?wait=9").status
+    assert served.log.size == size + 1
+
+
+def test_second_final_is_reported_and_so_is_a_step_of_an_earlier_attempt(
+    serve: Any, lab: ModuleType
+) -> None:
+    served = serve(reporter=lab.key("reporter"))
+    run, other = lab.Lab(), lab.Lab(name="other")
+    served.submit(*run.opening(), *run.train(1, 1, 5), keys=(run.author,))
+    served.submit(other.genesis, other.attempt(1), *other.train(1, 1, 6))
+    served.submit(other.attempt(2, after=(1, 3)), *other.train(2, 4, 8))
+    first, second = run.final(5), run.final(5, loss=7)
+    assert served.submit(first).status == 200
+    assert served.submit(second).code == "final-conflict"
+    said = conflict_of(served, run)
+    assert {said.first, said.second} == {first, second}
+    honest, lie = other.steps[1][5], other.step(1, 5, loss="0x1.8000000000000p+0")
+    assert served.submit(lie).code == "step-conflict"
+    said = conflict_of(served, other)
+    assert {said.first, said.second} == {honest, lie}
+
+
+def test_nothing_is_reported_of_a_record_that_its_keys_have_not_signed(
+    serve: Any, lab: ModuleType
+) -> None:
+    served = serve(reporter=lab.key("reporter"))
+    run = lab.Lab()
+    served.submit(*run.opening(), *run.train(1, 1, 5), keys=(run.author,))
+    forged = altered(run.steps[1][3], b'"loss":"0x1.0', b'"loss":"0x1.8')
+    assert served.submit(forged).code == "signature"
+    assert served.submit(run.step(1, 6), query="?wait=9").status == 200
+    assert served.get(f"/run/{run.run}").json["conflicts"] == 0
