@@ -18,6 +18,8 @@ from anh_jax.audit.recording import (
     gradient_inputs,
     record,
 )
+from anh_jax.audit.recording_refutation import misplaced
+from anh_jax.audit.wiring import Known, Result, wiring
 from anh_jax.digest.host import gradient_digest
 from anh_jax.errors import AnhError, ProgramError
 from anh_jax.experiment_choices import LanguageModel
@@ -216,6 +218,24 @@ def test_recording_at_other_operands_contradicts_the_run(step) -> None:
     inputs = dataclasses.replace(step.inputs, pieces=((state, moved, key), *step.inputs.pieces[1:]))
     found = dispute(step.program, inputs, recording, step.committed, rules=F32)
     assert found.verdict == "contradicts" and "operand" in found.words
+
+
+def test_wiring_through_a_loop_is_that_of_an_honest_recording(step) -> None:
+    """What one iteration gives feeds the next: a file about it must not refute honest runs."""
+    wired, entries = wiring(step.program), step.honest().entries
+    size, across = len(wired.operators), 0
+    assert len(entries) == 2 * size  # two microbatches
+    for index, entry in enumerate(entries):
+        operator = wired.operators[index % size]
+        assert not misplaced(operator, entry, index // size)
+        for digest, source in zip(entry.inputs, operator.operands, strict=True):
+            if isinstance(source, Known):
+                assert source.digest == digest, entry.text
+            if isinstance(source, Result):
+                feeding = entries[index // size * size + source.index]
+                assert feeding.outputs[source.place] == digest, (entry.text, feeding.text)
+                across += feeding.iterations < entry.iterations and feeding.iterations != ()
+    assert across > 0
 
 
 def test_recorded_operand_that_is_not_the_recorded_result_contradicts(step) -> None:

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from anh_jax.audit.init_refutation import judge_init
 from anh_jax.audit.refuting_steps import Spot, refute_start, refute_step, step_file_of, worst_spot
 from anh_jax.audit.step_refutation import judge_step
+from anh_jax.digest.host import tree_digest
 from anh_jax.errors import AnhError, ProgramError
 from attest.errors import AttestError, RefusedError
 from attest.init_refutation import InitRefutation
@@ -132,6 +134,7 @@ def variants(file: StepRefutation, other: StepRefutation, path_file: StepRefutat
     yield change(openings=dataclasses.replace(opened, gradient=()))
     yield change(before=None)
     yield change(before=other.before)
+    yield change(before=dataclasses.replace(file.before, loss=(9.0).hex()))
     for name in ("signature", "artifact", "constants"):
         yield change(parts=dataclasses.replace(file.parts, **{name: b"{}"}))
     for name in ("rules", "config"):
@@ -174,6 +177,19 @@ def test_swapped_parts_are_refused_and_never_refute(
             with pytest.raises((AttestError, AnhError)):
                 judge_step(StepRefutation.from_bytes(changed.to_bytes()))
                 pytest.fail(f"variant {number} was judged")
+
+
+def test_state_before_that_no_row_commits_refutes_nothing(good, honest, workshop) -> None:
+    """A forged row may commit any state; the next row's `prev` is what names the true one."""
+    parameters = jax.tree.map(lambda x: x * np.float32(1.1), good.before["parameters"])
+    before = {**good.before, "parameters": parameters}
+    root = tree_digest(before, step=good.previous.step).root.hex()
+    forged = dataclasses.replace(good.previous, state_root=root)
+    opened = dataclasses.replace(good, before=before, previous=forged)
+    spot = Spot(KERNEL, 40)
+    file = step_file_of(honest, workshop.materials, opened, spot, alg="blake3")
+    with pytest.raises(RefusedError, match="is not the row that this one follows"):
+        judge_step(file)
 
 
 def test_no_changed_byte_makes_an_honest_step_refuted(opened_honestly) -> None:
