@@ -91,6 +91,7 @@ class HttpServer:
     """
 
     def __init__(self, application: Any, place: Place) -> None:
+        self.application = application
         self._socket = _listening(place)
         config = uvicorn.Config(
             application,
