@@ -14,8 +14,15 @@ from anh_jax.audit.operator import Committed
 from anh_jax.audit.recording import FolderRecording, RecordingWriter, gradient_inputs, record
 from anh_jax.audit.recording_refutation import judge_recording
 from anh_jax.audit.refutation import signed_parts
-from anh_jax.audit.refuting_recordings import Questioned, _file, refute_end, refute_wiring
+from anh_jax.audit.refuting_recordings import (
+    Questioned,
+    _argument_file,
+    _file,
+    refute_end,
+    refute_wiring,
+)
 from anh_jax.audit.wiring import Argument, Known, Result, wiring
+from anh_jax.digest.host import tree_digest
 from anh_jax.errors import AnhError
 from anh_jax.program.interpret import read_stored
 from anh_jax.workbench import MeshSizes
@@ -285,6 +292,42 @@ def test_argument_is_held_to_the_committed_state_alone(recorded, wired) -> None:
     with pytest.raises(RefusedError, match="no tensor of the state"):
         file = _file(asked, "operand", index, operand=operand)
         judge_recording(dataclasses.replace(file, values=(next(iter(asked_values(recorded))),)))
+
+
+def test_entry_that_is_not_under_the_signed_root_refutes_nothing(recorded, wired) -> None:
+    index, operand = first_of(wired, Result)
+    source = wired.operators[index].operands[operand]
+    asked = recorded.asked(recorded.honest())
+    file = _file(asked, "operand", index, source.index, operand=operand)
+    consumer, producer = file.entries
+    lied = dataclasses.replace(consumer, entry=with_operand(consumer.entry, operand, OTHER))
+    moved = dataclasses.replace(consumer, index=consumer.index + 1)
+    for entries in ((lied, producer), (moved, producer), (consumer, consumer)):
+        with pytest.raises(RefusedError):
+            judge_recording(dataclasses.replace(file, entries=entries))
+
+
+def test_state_that_no_row_commits_refutes_no_operand(recorded, wired) -> None:
+    """A challenger may hash any state of his own, and may forge the row that commits it."""
+    signature, before = recorded.stored.signature, recorded.opened.before
+    index, operand, place = next(
+        (i, k, source.place)
+        for i, operator in enumerate(wired.operators)
+        for k, source in enumerate(operator.operands)
+        if isinstance(source, Argument)
+        and signature.inputs[source.place].path[:2] == ("state", "parameters")
+    )
+    own = jax.tree.map(lambda x: x * np.float32(2), before["parameters"])
+    asked = dataclasses.replace(
+        recorded.asked(recorded.honest()), before={**before, "parameters": own}
+    )
+    file = _argument_file(asked, index, operand, place)
+    with pytest.raises(RefusedError, match="does not lead to the state root"):
+        judge_recording(file)
+    root = tree_digest(asked.before, step=asked.previous.step).root.hex()
+    forged = dataclasses.replace(asked.previous, state_root=root)
+    with pytest.raises(RefusedError, match="is not the row that this one follows"):
+        judge_recording(dataclasses.replace(file, before=forged))
 
 
 def asked_values(recorded):

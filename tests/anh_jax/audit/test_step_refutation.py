@@ -13,6 +13,7 @@ from anh_jax.audit.refuting_steps import Spot, refute_start, refute_step, step_f
 from anh_jax.audit.step_refutation import judge_step
 from anh_jax.digest.host import tree_digest
 from anh_jax.errors import AnhError, ProgramError
+from anh_jax.workbench import MeshSizes
 from attest.errors import AttestError, RefusedError
 from attest.init_refutation import InitRefutation
 from attest.step_refutation import StepRefutation
@@ -190,6 +191,21 @@ def test_state_before_that_no_row_commits_refutes_nothing(good, honest, workshop
     file = step_file_of(honest, workshop.materials, opened, spot, alg="blake3")
     with pytest.raises(RefusedError, match="is not the row that this one follows"):
         judge_step(file)
+
+
+def test_program_that_the_contract_does_not_name_is_refused_by_its_id(
+    opened_honestly, honest, workshop
+) -> None:
+    stored = workshop.materials.programs.stored
+    file = opened_honestly(KERNEL)
+    other = {"signature": stored["init"].signature.to_bytes(), "artifact": stored["init"].artifact}
+    with pytest.raises(RefusedError, match="is not the contract's update"):
+        judge_step(dataclasses.replace(file, parts=dataclasses.replace(file.parts, **other)))
+    own = workshop.bench(None, MeshSizes(), microbatch=None).executor.initial_state(3)
+    start = refute_start(honest, workshop.materials, {**own, "step": own["step"] + 1}, alg="blake3")
+    update = {"signature": file.parts.signature, "artifact": file.parts.artifact}
+    with pytest.raises(RefusedError, match="is not the contract's init"):
+        judge_init(dataclasses.replace(start, **update))
 
 
 def test_no_changed_byte_makes_an_honest_step_refuted(opened_honestly) -> None:
