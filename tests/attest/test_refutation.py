@@ -251,3 +251,13 @@ def test_value_of_more_dims_than_any_array_has_is_refused() -> None:
     header = canonical.encode({"dims": [1] * 65, "dtype": "float32"})
     with pytest.raises(FormatError, match="dims"):
         Value.from_bytes(header + b"\n" + bytes(4))
+
+
+def test_row_of_another_run_is_refused_although_a_worker_of_this_one_signed_it() -> None:
+    made = contract()
+    start = genesis(made)
+    begun = attempt(start.record_hash().hex())
+    step = Step(attempt=begun.record_hash().hex(), row=row(digest("another run")))
+    signed = SignedStep(made, start, begun, sign(encode_statement(step), [WORKER]))
+    with pytest.raises(RefusedError, match="row: belongs to another run"):
+        verify_step(signed)
