@@ -235,16 +235,10 @@ def _status_head(proof: RunProof, policy: Policy) -> Head | None:
 
 
 def _copied_from(receipt: SeenReceipt, receipts: Sequence[SeenReceipt]) -> SeenReceipt | None:
-    """Return the earlier receipt of another key under whose salts the same gradients lie."""
+    """Return the first receipt under whose salts the same gradients lie, if it is another key's."""
     if receipt.audit.gradient_roots == _EMPTY:
         return None
-    return next(
-        (
-            other
-            for other in receipts
-            if other.index < receipt.index
-            and other.keyid != receipt.keyid
-            and other.audit.gradient_roots == receipt.audit.gradient_roots
-        ),
-        None,
-    )
+    roots = receipt.audit.gradient_roots
+    same = (other for other in receipts if other.audit.gradient_roots == roots)
+    first = min(same, key=lambda other: other.index)
+    return None if first.keyid == receipt.keyid else first

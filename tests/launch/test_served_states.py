@@ -217,6 +217,7 @@ WRONG = {
     "of another run": {"place": Place("c" * 64, ROW, "state", STEP)},
     "of another row": {"place": Place(RUN, "c" * 64, "state", STEP)},
     "of another step": {"place": Place(RUN, ROW, "state", STEP + 1)},
+    "of another part": {"place": Place(RUN, ROW, "gradient", STEP)},
 }
 
 

@@ -180,5 +180,10 @@ def test_run_that_moved_is_judged_pair_by_pair() -> None:
         assert watch.finding().verdict == verdict
     # What nobody measured is not passed because another pair is.
     assert watched(("1", 0.0)) == watched(("1", 1.0)) == "no null known"
-    watch.of(own, {**own, "jaxlib": "1"})
-    assert watch.finding().verdict == "fail"
+    for push, verdict in ((0.0, "no null known"), (1.0, "fail")):
+        watch = DriftWatch("f32")
+        for step in range(4):
+            residual = (draw.normal(size=SHAPE) + push).astype(np.float32)
+            watch.of(own, {**own, **known}).add(step, {"w": residual}, {"w": jnp.zeros(SHAPE)})
+        watch.of(own, {**own, "jaxlib": "1"})
+        assert watch.finding().verdict == verdict
