@@ -25,6 +25,7 @@ from attest.refutation import (
     two_digits,
     verify_refutation,
 )
+from attest.signed_step import SignedStep, verify_step
 from attest.statements import Row, Step, encode_statement
 
 SIGNATURE, ARTIFACT = b'{"name":"gradient"}', b"ML\xefR program"
@@ -257,7 +258,7 @@ def test_row_of_another_run_is_refused_although_a_worker_of_this_one_signed_it()
     made = contract()
     start = genesis(made)
     begun = attempt(start.record_hash().hex())
-    step = Step(attempt=begun.record_hash().hex(), row=row(digest("another run")))
+    step = Step(attempt=begun.record_hash().hex(), row=row(digest("another")))
     signed = SignedStep(made, start, begun, sign(encode_statement(step), [WORKER]))
     with pytest.raises(RefusedError, match="row: belongs to another run"):
         verify_step(signed)
