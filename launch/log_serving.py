@@ -1,16 +1,21 @@
 """Makes logs, and serves them: the log operator's side of `anh log`."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from attest.checkpoint import Checkpoint
+from attest.errors import AttestError
 from attest.file_lock import locked
 from attest.keys import PrivateKey
 from attest.log.house import House
 from attest.log.http_witness import Witnesses
 from attest.log.layout import LogNames
+from attest.log.places import Places
 from attest.log.quota import Rate
 from attest.log.sequencer import LocalLog
+from attest.note import Note
 from launch.errors import CommandError
 from launch.http_server import HttpServer, Place
 
@@ -26,10 +31,13 @@ class Pace:
     address_rate: float
 
 
-def make_log(directory: Path, origin: str, witnesses: Sequence[str] = ()) -> LogNames:
+def make_log(
+    directory: Path, origin: str, *, places: Places | None = None, witnesses: Sequence[str] = ()
+) -> LogNames:
     """Make an empty log with keys of its own in a directory that holds nothing.
 
-    `witnesses` are those elsewhere to ask for cosignatures, each as `VKEY URL`.
+    `places` are where its parts lie, `witnesses` those elsewhere to ask for cosignatures, each as
+    `VKEY URL`.
 
     Raises InputError where it holds something, FormatError for a name that is no origin.
     """
@@ -40,10 +48,25 @@ def make_log(directory: Path, origin: str, witnesses: Sequence[str] = ()) -> Log
     (directory / "keys").mkdir(parents=True, mode=0o700)
     for name, key in keys.items():
         key.save(directory / "keys" / name, name)
-    with LocalLog.create(directory / "log", keys["log"], keys["witness"], origin) as log:
+    try:
+        made = LocalLog.create(
+            directory / "log", keys["log"], keys["witness"], origin, places=places
+        )
+    except AttestError:
+        shutil.rmtree(
+            directory
+        )  # keys of a log that there is not would stand in the next one's way
+        raise
+    with made as log:
         if others.witnesses:
             others.write(directory / "log")
         return log.names
+
+
+def freeze_log(folder: Path) -> Checkpoint:
+    """Freeze the log in a folder; return the head of all that it will ever hold."""
+    with LocalLog.open(folder) as log:
+        return Checkpoint.from_text(Note.from_bytes(log.freeze()).text)
 
 
 def serve_log(folder: Path, place: Place, pace: Pace, began: Callable[[str, str], None]) -> None:

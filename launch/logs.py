@@ -3,9 +3,8 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from anh_jax.experiment import load_experiment
-from anh_jax.run_directory import RunDirectory
 from attest.keys import PrivateKey
 from attest.log.fsck import fsck
 from attest.log.http_witness import Witnesses
@@ -13,6 +12,9 @@ from attest.log.remote import PINNED, RemoteLog
 from attest.log.sequencer import LocalLog
 from launch.commands.log import log_folder
 from launch.errors import CommandError
+
+if TYPE_CHECKING:
+    from anh_jax.run_directory import RunDirectory
 
 LOCAL = "local"
 
@@ -42,14 +44,16 @@ def check_log(directory: Path) -> None:
         fsck(folder)
 
 
-def publishes(run: RunDirectory) -> bool:
+def publishes(run: "RunDirectory") -> bool:
     """Tell whether a checkpoint over what is logged here can be had: by own keys, or by waiting."""
     own = run.key_path("log").is_file() and run.key_path("witness").is_file()
     return own or is_served(run.log)
 
 
-def open_run_log(run: RunDirectory) -> LocalLog | RemoteLog:
+def open_run_log(run: "RunDirectory") -> LocalLog | RemoteLog:
     """Open the run's log as its configuration says; a local one is made with keys of its own."""
+    from anh_jax.experiment import load_experiment  # `anh monitor` does without what this needs
+
     config = run.root / "config.yaml"
     address, witnesses = LOCAL, (LOCAL,)
     if config.is_file():
@@ -82,7 +86,7 @@ def _address(log: LocalLog | RemoteLog) -> str:
 
 
 @contextmanager
-def run_log(run: RunDirectory) -> Generator[LocalLog | RemoteLog]:
+def run_log(run: "RunDirectory") -> Generator[LocalLog | RemoteLog]:
     """Open the run's log for the time of a `with` block."""
     log = open_run_log(run)
     try:
@@ -91,7 +95,7 @@ def run_log(run: RunDirectory) -> Generator[LocalLog | RemoteLog]:
         log.close()
 
 
-def _new_key(run: RunDirectory, name: str) -> PrivateKey:
+def _new_key(run: "RunDirectory", name: str) -> PrivateKey:
     path = run.key_path(name)
     if path.exists():
         return PrivateKey.load(path)

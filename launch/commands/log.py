@@ -47,16 +47,33 @@ def fsck(*, directory: Path, form: Form) -> None:
               help="The log's name for ever, as log.example.org/runs.")  # fmt: skip
 @click.option("--witness", "witnesses", multiple=True, metavar="'VKEY URL'",
               help="A witness elsewhere to ask for cosignatures; repeatable.")  # fmt: skip
+@click.option("--store", default="", metavar="postgresql://...",
+              help="Where entries lie; default a file in D.")  # fmt: skip
+@click.option("--tiles", default="", metavar="URL",
+              help="Where published files lie, as s3://bucket/log; default D.")  # fmt: skip
+@click.option("--heads", default="", metavar="URL",
+              help="Where the signed head lies, apart from the entries; default D.")  # fmt: skip
 @json_option
-def init(*, directory: Path, origin: str, witnesses: tuple[str, ...], form: Form) -> None:
+def init(
+    *,
+    directory: Path,
+    origin: str,
+    witnesses: tuple[str, ...],
+    store: str,
+    tiles: str,
+    heads: str,
+    form: Form,
+) -> None:
     """Make an empty log in D with keys of its own.
 
     D/keys holds the keys of the log and of its own witness, D/log the log. Give the printed vkeys
     to whoever is to trust the log, by another way than the log itself.
     """
+    from attest.log.places import Places
     from launch.log_serving import make_log
 
-    names = make_log(directory, origin, witnesses)
+    places = Places(store=store, tiles=tiles, heads=heads)
+    names = make_log(directory, origin, places=places, witnesses=witnesses)
     document = {"origin": origin, "log": names.log.to_text(), "witness": names.witness.to_text()}
     pairs = [("log", document["log"]), ("witness", document["witness"])]
     lines = [
@@ -65,6 +82,21 @@ def init(*, directory: Path, origin: str, witnesses: tuple[str, ...], form: Form
         f"serve it: anh log serve {directory}",
     ]
     emit(form, document, lines)
+
+
+@command.command()
+@click.argument("directory", metavar="D", type=click.Path(path_type=Path))
+@json_option
+def freeze(*, directory: Path, form: Form) -> None:
+    """Let a log take no record any more, for good, and publish its last checkpoint.
+
+    D is a log's directory with the log's keys. A server of it may go on: it answers readers.
+    """
+    from launch.log_serving import freeze_log
+
+    head = freeze_log(log_folder(directory))
+    document = {"origin": head.origin, "size": head.size, "root": head.root.hex()}
+    emit(form, document, [f"{directory}: frozen at size {head.size:,}, root {head.root.hex()}"])
 
 
 @command.command()
