@@ -19,6 +19,9 @@ _COMBINING = frozenset(f"stablehlo.{x}" for x in ("reduce", "reduce_window", "sc
 _CHOOSING = frozenset(("chlo.top_k", "stablehlo.sort", "stablehlo.select_and_scatter"))
 _COMPARING = frozenset(f"stablehlo.{x}" for x in ("maximum", "minimum", "compare"))
 _CLASSED = ("gradient", "evaluate")
+# Multiply, and hold no attribute that names a class: an older form, and one that compilers put in
+# the place of its decomposition.
+_NAMELESS = frozenset(("stablehlo.dot", "chlo.ragged_dot"))
 
 
 def check_class(programs: Mapping[str, StoredProgram], rules: ClassRules) -> None:
@@ -35,7 +38,8 @@ def check_class(programs: Mapping[str, StoredProgram], rules: ClassRules) -> Non
                 where = f"program {stored.name}: operator {operation.name}"
                 _check_sums(operation, where)
                 _check_narrow(operation, stored.name, rules, where)
-                if operation.name in class_form.PRODUCTS and stored.name in _CLASSED:
+                if stored.name in _CLASSED:
+                    _check_nameless(operation, where)
                     _check_product(operation, rules, where)
 
 
@@ -95,10 +99,25 @@ def _check_narrow(operation: Any, program: str, rules: ClassRules, where: str) -
     )
 
 
+def _check_nameless(operation: Any, where: str) -> None:
+    composed = stablehlo.attribute_texts(operation).get("name", "").strip('"')
+    if {operation.name, composed} & _NAMELESS:
+        named = f"{where} {composed}".rstrip()
+        raise ProgramError(
+            f"{named} multiplies and names no algorithm or precision that executors follow;"
+            " write it as masks and dot_general"
+        )
+
+
 def _check_product(operation: Any, rules: ClassRules, where: str) -> None:
-    kinds = [stablehlo.element_type(operand) for operand in operation.operands]
+    if operation.name not in class_form.PRODUCTS:
+        return
+    factors = class_form.factors(operation)
+    kinds = [stablehlo.element_type(factor) for factor in factors]
     if "f32" not in kinds and "bf16" not in kinds:
         return
+    if not class_form.has_form(operation, rules):
+        raise class_form.without_form(rules, where=where)
     texts = stablehlo.attribute_texts(operation)
     algorithm = class_form.algorithm_text(rules)
     expected = algorithm if operation.name == "stablehlo.dot_general" else None
@@ -109,7 +128,7 @@ def _check_product(operation: Any, rules: ClassRules, where: str) -> None:
             f" {texts.get('precision_config', 'none')}, not those of class {rules.name};"
             " leave precision to the contract's class"
         )
-    if class_form.rounds_operands(rules) and not all(map(_is_rounded, operation.operands)):
+    if class_form.rounds_operands(rules) and not all(map(_is_rounded, factors)):
         raise ProgramError(
             f"{where} reads operands that are not rounded to bfloat16, as class {rules.name} says;"
             " prepare the contract anew"

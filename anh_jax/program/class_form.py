@@ -16,7 +16,7 @@ from anh_jax.program import stablehlo
 from anh_jax.program.interpreter.bindings import ir
 from attest.numerics_class import ClassRules
 
-PRODUCTS = ("stablehlo.dot_general", "stablehlo.convolution")
+PRODUCTS = ("stablehlo.dot_general", "stablehlo.convolution", "stablehlo.dynamic_conv")
 # What stands in a module for a preset: precision type, components and operations per product.
 _ALGORITHMS = {
     "TF32_TF32_F32": ("tf32", 1),
@@ -37,11 +37,22 @@ def write_class(module: Any, rules: ClassRules, *, where: str) -> None:
     for operation in list(stablehlo.operations(module)):
         if operation.name not in PRODUCTS:
             continue
-        if any(stablehlo.element_type(operand) not in _READ for operand in operation.operands):
+        if any(stablehlo.element_type(factor) not in _READ for factor in factors(operation)):
             continue
         if rounds_operands(rules):
             _round_operands(operation)
         _set_algorithm(operation, rules, where=where)
+
+
+def factors(operation: Any) -> list[Any]:
+    """Return the two operands that a product multiplies; a third would be its padding."""
+    return list(operation.operands)[:2]
+
+
+def has_form(operation: Any, rules: ClassRules) -> bool:
+    """Tell whether StableHLO can write a product in a class: no convolution names an algorithm."""
+    named = operation.name == "stablehlo.dot_general"
+    return named or rounds_operands(rules) or algorithm_text(rules) is None
 
 
 def rounds_operands(rules: ClassRules) -> bool:
@@ -61,23 +72,28 @@ def algorithm_text(rules: ClassRules) -> str | None:
     )
 
 
+def without_form(rules: ClassRules, *, where: str) -> ProgramError:
+    """Return the error that says a product has no form in a class."""
+    return ProgramError(
+        f"{where} has no form in class {rules.name}; write it as shifted slices and a matrix"
+        " product, or choose class f32, bf16_f32acc or bf16"
+    )
+
+
 def _set_algorithm(operation: Any, rules: ClassRules, *, where: str) -> None:
+    if not has_form(operation, rules):
+        raise without_form(rules, where=f"{where}: operator {operation.name}")
     if operation.name == "stablehlo.dot_general":
         text = algorithm_text(rules)
         assert text is not None
         operation.attributes["algorithm"] = ir.Attribute.parse(text)
-    elif not rounds_operands(rules):
-        raise ProgramError(
-            f"{where}: operator stablehlo.convolution has no form in class {rules.name};"
-            " write it as patches and a matrix product, or choose class f32, bf16_f32acc or bf16"
-        )
     one = ir.Attribute.parse("#stablehlo<precision DEFAULT>")
     operation.attributes["precision_config"] = ir.ArrayAttr.get([one, one])
 
 
 def _round_operands(operation: Any) -> None:
     with ir.InsertionPoint(operation):
-        for index, operand in enumerate(list(operation.operands)):
+        for index, operand in enumerate(factors(operation)):
             operation.operands[index] = _rounded(operand)
     if stablehlo.element_type(operation.results[0]) == "bf16":
         # The product adds in float32, and its result is rounded once.

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import pytest
 
 from anh_jax.errors import ProgramError
@@ -12,6 +13,7 @@ from anh_jax.program.class_check import check_class
 from anh_jax.program.export import export_program
 from anh_jax.program.signature import StoredProgram, Tensor
 from attest.numerics_class import CLASSES
+from tests.anh_jax.program.interpreter.written import stored_from
 
 BF16 = jnp.bfloat16
 ARGUMENTS = {
@@ -131,6 +133,42 @@ def test_parameters_without_a_float32_master_are_refused() -> None:
     )
     with pytest.raises(ProgramError, match=r"state/parameters/w is bfloat16; .*need float32"):
         check_class({"gradient": program}, CLASSES["bf16"])
+
+
+@pytest.mark.parametrize("name", ["tf32", "bf16x3"])
+def test_a_convolution_under_the_name_of_a_class_without_its_form_is_refused(name: str) -> None:
+    def convolution(x, w, i):
+        return jax.lax.conv(x, w.reshape(4, 4, 1, 1), (1, 1), "SAME", precision="default")
+
+    def program(x, w, i):
+        return {"y": convolution(x, w, i)}
+
+    foreign = export_program("gradient", program, ARGUMENTS, precision="default")
+    with pytest.raises(ProgramError, match=rf"stablehlo\.convolution has no form in class {name}"):
+        check_class({"gradient": foreign}, CLASSES[name])
+
+
+def test_a_product_that_names_no_class_is_refused_in_every_class() -> None:
+    def ragged(x, w, i):
+        return jax.lax.ragged_dot(w, jnp.stack([w, w]), jnp.array([1, 3], jnp.int32))
+
+    for name, rules in CLASSES.items():
+        with pytest.raises(
+            ProgramError, match=r"composite chlo\.ragged_dot multiplies and names no"
+        ):
+            check_class({"gradient": exported(ragged, name)}, rules)
+
+
+def test_the_older_form_of_a_product_is_refused() -> None:
+    body = "%s = stablehlo.dot %x, %x : (tensor<4xf32>, tensor<4xf32>) -> tensor<f32>"
+    made = stored_from(
+        f"{body}\n%y = stablehlo.broadcast_in_dim %s, dims = [] : (tensor<f32>) -> tensor<4xf32>"
+    )
+    gradient = StoredProgram(
+        made.artifact, msgspec.structs.replace(made.signature, name="gradient")
+    )
+    with pytest.raises(ProgramError, match=r"operator stablehlo\.dot multiplies and names no"):
+        check_class({"gradient": gradient}, CLASSES["f32"])
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -114,13 +114,60 @@ def test_a_product_asked_for_in_bfloat16_still_adds_in_float32_and_rounds_once()
     assert (np.abs(found - wide) <= 2.0**-8 * np.abs(wide) + 1e-5).all()
 
 
-def test_a_convolution_gets_bf16_operands_and_is_refused_where_no_form_exists() -> None:
-    def convolution(x, k):
-        return {"y": jax.lax.conv(x, k, (1, 1), "SAME")}
+def convolution(x, k):
+    return {"y": jax.lax.conv(x, k, (1, 1), "SAME")}
 
-    arguments = {"x": Tensor(("b", 1, 8, 8), "float32"), "k": Tensor((2, 1, 3, 3), "float32")}
-    (text,) = products(stored(convolution, "bf16_f32acc", arguments))
+
+IMAGES = {"x": Tensor(("b", 1, 8, 8), "float32"), "k": Tensor((2, 1, 3, 3), "float32")}
+
+
+def test_a_convolution_of_a_bf16_class_gets_rounded_operands() -> None:
+    program = stored(convolution, "bf16_f32acc", IMAGES)
+    (text,) = products(program)
     assert "DEFAULT" in text or "precision" not in text
-    check_class({"gradient": stored(convolution, "bf16_f32acc", arguments)}, CLASSES["bf16_f32acc"])
-    with pytest.raises(ProgramError, match=r"stablehlo\.convolution has no form in class tf32"):
-        stored(convolution, "tf32", arguments)
+    check_class({"gradient": program}, CLASSES["bf16_f32acc"])
+
+
+@pytest.mark.parametrize("name", ["tf32", "bf16x3"])
+def test_a_convolution_is_refused_by_name_where_stablehlo_cannot_write_its_class(name: str) -> None:
+    words = rf"program gradient: operator stablehlo\.convolution has no form in class {name}; write"
+    with pytest.raises(ProgramError, match=words):
+        stored(convolution, name, IMAGES)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_shifted_slices_and_a_product_are_a_convolution_of_every_class(name: str) -> None:
+    def sliced(x, k):
+        padded = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+        shifts = [padded[:, :, i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
+        patches = jnp.stack(shifts, axis=2)  # batch, channel, shift, row, column
+        return {"y": jnp.einsum("bcsij,ocs->boij", patches, k.reshape(2, 1, 9))}
+
+    program = stored(sliced, name, IMAGES)
+    check_class({"gradient": program}, CLASSES[name])
+    if name in ("f32", "bf16_f32acc"):
+        x = RANDOM.normal(size=(3, 1, 8, 8)).astype(np.float32)
+        k = RANDOM.normal(size=(2, 1, 3, 3)).astype(np.float32)
+        found, expected = (
+            np.asarray(load_program(made, make_mesh())(x, k)["y"])
+            for made in (program, stored(convolution, name, IMAGES))
+        )
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_convolution_padded_by_the_batch_size_is_written_in_its_class() -> None:
+    def along(x, k):
+        return {"y": jax.lax.conv(x.T[None], k, (2,), "SAME").sum((0, 2))}
+
+    arguments = {"x": Tensor(("b", 4), "float32"), "k": Tensor((3, 4, 4), "float32")}
+    for name in ("f32", "bf16_f32acc"):
+        check_class({"gradient": stored(along, name, arguments)}, CLASSES[name])
+    with pytest.raises(ProgramError, match=r"stablehlo\.dynamic_conv has no form in class tf32"):
+        stored(along, "tf32", arguments)
+    with pytest.raises(ProgramError, match=r"stablehlo\.dynamic_conv has algorithm none"):
+        check_class({"gradient": loose(along, arguments)}, CLASSES["f32"])
+
+
+def loose(function, arguments) -> StoredProgram:
+    """Return a program that leaves precision to whoever runs it."""
+    return export_program("gradient", function, arguments, precision="default")

@@ -15,7 +15,11 @@ import anh_jax
 from anh_jax.errors import ProgramError
 from anh_jax.program import stablehlo
 from anh_jax.program.export import export_program
+from anh_jax.program.load import load_program
 from anh_jax.program.signature import Tensor
+from anh_jax.training.mesh import make_mesh
+from tests.anh_jax.program.interpreter.battery import PER_PLATFORM
+from tests.anh_jax.program.interpreter.families import FAMILIES, whole
 
 ROWS = Tensor(("b", 4), "float32")
 SQUARE = Tensor((4, 4), "float32")
@@ -154,6 +158,29 @@ def test_a_program_that_depends_on_the_platform_is_refused_by_operator():
 
     with pytest.raises(ProgramError, match=r"cuda and tpu lower to different.*stablehlo\.case"):
         export_program("f", swayed, {"x": ROWS})
+
+
+@pytest.mark.parametrize("name", PER_PLATFORM)
+def test_what_this_jax_lowers_for_each_platform_apart_is_refused(name):
+    function, arguments = next(x[name] for x in FAMILIES.values() if name in x)
+    tensors = {"x": Tensor(arguments[0].shape, "float32")}
+    with pytest.raises(ProgramError, match="cuda and tpu lower to different modules, first at"):
+        export_program("f", lambda x: {"y": function(x)}, tensors)
+
+
+def test_a_cumulative_sum_by_an_associative_scan_is_stored_by_every_jax():
+    def summed(x):
+        return {"y": jax.lax.associative_scan(jnp.add, x)}
+
+    stored = export_program("f", summed, {"x": SQUARE})
+    x = np.arange(16, dtype=np.float32).reshape(4, 4)
+    np.testing.assert_array_equal(load_program(stored, make_mesh())(x)["y"], np.cumsum(x, 0))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_models_are_made_of_is_written_at_the_oldest_version(family):
+    stored, _, _ = whole(family)
+    assert stored.signature.stablehlo == "1.8.0"
 
 
 def test_operators_that_only_one_platform_has_are_refused_by_name():

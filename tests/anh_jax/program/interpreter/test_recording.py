@@ -8,7 +8,7 @@ from anh_jax.errors import ProgramError
 from anh_jax.program.export import export_program
 from anh_jax.program.interpret import first_difference, read_refined, read_stored
 from anh_jax.program.signature import Tensor
-from tests.anh_jax.program.interpreter.test_reading import stored_from
+from tests.anh_jax.program.interpreter.written import stored_from
 
 STEPS = 3
 

@@ -32,6 +32,11 @@ CHOICE = """%z = stablehlo.constant dense<0.0> : tensor<f32>
   }}) : (tensor<2x6xf32>, tensor<2x3xf32>, tensor<f32>) -> tensor<2x6xf32>"""
 
 
+def stored_from(body: str) -> StoredProgram:
+    """Return the program of that body: from four numbers `%x` to four, `%y`."""
+    return Written("%x: tensor<4xf32>", body, "tensor<4xf32>", lambda x: x, (floats(4),)).stored()
+
+
 @dataclass(frozen=True)
 class Written:
     """A program's body, with its arguments' types in MLIR, and what it computes."""
