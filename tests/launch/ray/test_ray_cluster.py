@@ -202,7 +202,7 @@ def test_the_cluster_that_ray_address_names_is_used_and_left_running(
         RAY_AUTH_TOKEN_PATH=token,
     )
     try:
-        output, _ = driver.process.communicate(timeout=120)
+        output, _ = driver.process.communicate(timeout=240)
         assert driver.process.returncode == 0, driver.errors()
         assert json.loads(output) == {"ending": "finished"}
         assert list(temporary.iterdir()) == []
