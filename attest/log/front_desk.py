@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from attest.errors import RefusedError
@@ -83,6 +85,7 @@ class FrontDesk:
         self._publication = publication
         self._metrics = metrics
         self._contradicted = contradicted
+        self._mailbox = _Mailbox()
         self.quotas = quotas
 
     async def submit(self, submission: Submission, wait: int) -> Answer:
@@ -97,7 +100,7 @@ class FrontDesk:
         """
         signers = Counter(record.logged.signers[0] for record in submission.records)
         self.quotas.check_keys(signers)
-        outcome = await asyncio.wrap_future(self._intake.submit(submission))
+        outcome = await self._mailbox.outcome_of(self._intake.submit(submission))
         for key, count in _taken(submission, outcome).items():
             self.quotas.keys.charge(key, count)
         self._metrics.count("anh_log_records_total", "taken", len(outcome.indices))
@@ -126,6 +129,41 @@ class FrontDesk:
     def count_refusal(self, error: RefusedError) -> None:
         """Count a request that was refused before any of its records was judged."""
         self._metrics.count("anh_log_requests_refused_total", error.check)
+
+
+class _Mailbox:
+    """Bring outcomes from the intake's thread to the event loop: one wake-up for a whole batch."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._letters: list[tuple[asyncio.Future[Outcome], Future[Outcome]]] = []
+
+    async def outcome_of(self, taken_on: Future[Outcome]) -> Outcome:
+        """Wait for an outcome."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Outcome] = loop.create_future()
+
+        def arrived(done: Future[Outcome]) -> None:
+            with self._mutex:
+                self._letters.append((waiter, done))
+                first = len(self._letters) == 1
+            if first:
+                loop.call_soon_threadsafe(self._deliver)
+
+        taken_on.add_done_callback(arrived)
+        return await waiter
+
+    def _deliver(self) -> None:
+        with self._mutex:
+            letters, self._letters = self._letters, []
+        for waiter, done in letters:
+            if waiter.done():
+                continue  # whoever asked has gone
+            error = done.exception()
+            if error is None:
+                waiter.set_result(done.result())
+            else:
+                waiter.set_exception(error)
 
 
 def _taken(submission: Submission, outcome: Outcome) -> Counter[str]:

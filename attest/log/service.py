@@ -23,6 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from attest.errors import AttestError, RefusedError
 from attest.log.answer import Answer, failed, number, refused
@@ -52,8 +53,11 @@ def application(house: House) -> Starlette:
             # Closing commits and answers what was taken on; the event loop must run meanwhile.
             await asyncio.to_thread(house.close)
 
-    routes = [Route("/submit", service.endpoint(service.submit), methods=["POST"])]
-    routes += [Route(path, service.endpoint(ask)) for path, ask in service.questions().items()]
+    routes = [Route("/submit", _Endpoint(service.submit, house), methods=["POST"])]
+    routes += [
+        Route(path, _Endpoint(ask, house), methods=["GET"])
+        for path, ask in service.questions().items()
+    ]
     return Starlette(
         routes=routes,
         lifespan=lifespan,
@@ -104,21 +108,6 @@ class _Service:
             "/openapi.json": told(lambda r: Answer(self._openapi)),
         }
 
-    def endpoint(self, ask: Ask) -> Callable[[Request], Awaitable[Response]]:
-        """Return the handler of one path: every refusal and failure becomes an answer."""
-
-        async def handle(request: Request) -> Response:
-            try:
-                answer = await ask(request)
-            except RefusedError as error:
-                self._house.front.count_refusal(error)
-                answer = refused(error)
-            except AttestError as error:
-                answer = failed(error)
-            return _response(answer)
-
-        return handle
-
     async def submit(self, request: Request) -> Answer:
         """Take a body of records."""
         front = self._house.front
@@ -140,6 +129,24 @@ class _Service:
             return await front.submit(submission, wait)
         finally:
             self._body_bytes -= declared
+
+
+class _Endpoint:
+    """Answer at one path, as an ASGI application: every refusal and failure becomes an answer."""
+
+    def __init__(self, ask: Ask, house: House) -> None:
+        self._ask = ask
+        self._house = house
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            answer = await self._ask(Request(scope, receive))
+        except RefusedError as error:
+            self._house.front.count_refusal(error)
+            answer = refused(error)
+        except AttestError as error:
+            answer = failed(error)
+        await _response(answer)(scope, receive, send)
 
 
 def _declared_length(request: Request) -> int:
