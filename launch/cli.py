@@ -4,6 +4,7 @@
 table once its module exists; the module holds the click command under the name `command`.
 """
 
+import hashlib
 import importlib
 import os
 import sys
@@ -128,8 +129,23 @@ def run(arguments: list[str]) -> int:
     except SystemExit:
         raise
     except BaseException as error:
-        return errors.report(error, arguments)
+        return errors.report(_with_evidence(error), arguments)
     return code if isinstance(code, int) else ExitCode.PASSED
+
+
+def _with_evidence(error: BaseException) -> BaseException:
+    """Keep what shows two stories, where nobody has yet: without the file the finding is lost."""
+    evidence = getattr(error, "evidence", None)
+    if not isinstance(evidence, bytes):
+        return error
+    from attest.errors import AttestError, EquivocationError
+    from launch.evidence import keep_evidence
+
+    name = f"log.{hashlib.sha256(evidence).hexdigest()[:16]}"
+    try:
+        return keep_evidence(error, name) if isinstance(error, EquivocationError) else error
+    except AttestError:
+        return error  # a full disk: the line on the terminal is all there is
 
 
 def main() -> None:

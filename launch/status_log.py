@@ -1,6 +1,7 @@
 """Sign the status of a log's contracts and append it to that log."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from attest.checkpoint import Checkpoint
 from attest.contract import Contract
 from attest.errors import EquivocationError
 from attest.keys import PrivateKey
+from attest.log.http_witness import Witnesses
 from attest.log.remote import RemoteLog
 from attest.log.run_log import RunLog
 from attest.monitor import watch
@@ -68,8 +70,11 @@ class StatusLog:
     afterwards; without them the status is appended and the log's operator publishes it.
     """
 
-    def __init__(self, directory: str | Path) -> None:
+    def __init__(self, directory: str | Path, witnesses: Sequence[str] = ()) -> None:
         self._directory = directory
+        self._witnesses = Witnesses.of(witnesses).witnesses
+        if self._witnesses and not is_url(directory):
+            raise CommandError("--witness: is for a log that is served; name its URL")
         if is_url(directory):
             self._publishes = True
             self._log = RemoteLog(str(directory), _memory_of(str(directory)))
@@ -92,6 +97,16 @@ class StatusLog:
     def size(self) -> int:
         """Return how many records the log has acknowledged."""
         return self._log.size
+
+    def compare(self) -> None:
+        """Hold a served log against what each witness has seen of it.
+
+        Raises EquivocationError where the log showed another tree there, InputError for a witness
+        that is away.
+        """
+        for witness in self._witnesses:
+            if isinstance(self._log, RemoteLog):
+                self._log.hold_against(witness)
 
     def news_since(self, size: int) -> bool:
         """Tell whether anything but statuses was logged at index `size` and after.

@@ -18,11 +18,11 @@ from pathlib import Path
 from attest.checkpoint import Checkpoint
 from attest.cosignature import open_cosigned
 from attest.durable_file import read_file, replace_file
-from attest.errors import AttestError, FormatError, RefusedError
+from attest.errors import AttestError, FormatError, InputError, RefusedError
 from attest.keys import ALG_COSIGNATURE, VerifierKey
 from attest.log.http_reader import Reply, exchange
 from attest.note import KeyName, Note, NoteSignature
-from attest.witness_wire import ADD_CHECKPOINT, AddCheckpoint, decode_lines, decode_size
+from attest.witness_wire import ADD_CHECKPOINT, AddCheckpoint, decode_lines, decode_size, log_name
 
 FILE = "witnesses"
 ANSWER_SECONDS = 5.0
@@ -89,6 +89,21 @@ class HttpWitness:
             return None
         self.trouble, self._pause, self._size = "", 0.0, head.size
         return line
+
+    def newest(self, origin: str) -> bytes:
+        """Return the newest head of a log that this witness shows; nothing of it is checked.
+
+        Raises:
+            InputError: if it shows none, or is away.
+        """
+        url = f"{self.url}/{log_name(origin)}/checkpoint"
+        try:
+            reply = exchange(url, None, "", ANSWER_SECONDS)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise InputError(f"{url}: gives no answer ({error}); try again later") from None
+        if reply.status != 200:
+            raise InputError(f"{url}: answers {reply.status}; does this witness know {origin}?")
+        return reply.data
 
     def _asked(self, note: bytes, head: Checkpoint, path: PathTo) -> NoteSignature:
         reply = self._ask_from(min(self._size, head.size), note, path)

@@ -16,6 +16,7 @@ from attest.cosignature import open_cosigned
 from attest.envelope import Envelope
 from attest.equivocation import check_evidence, encode_evidence
 from attest.errors import AttestError, EquivocationError, FormatError, InputError, RefusedError
+from attest.keys import VerifierKey
 from attest.log.layout import LogNames
 from attest.merkle import (
     leaf_hash,
@@ -84,6 +85,23 @@ class PublishedLog:
                 self._seen = self._judged(note, self._seen)
             return self._seen
 
+    def hold_against(self, note: bytes, witness: VerifierKey) -> Checkpoint:
+        """Compare a head that a witness has cosigned with what this log shows; return that head.
+
+        Of a head that is larger than what is published nothing follows yet.
+
+        Raises:
+            EquivocationError: if the log has signed both, and they are two histories.
+            RefusedError: if the note is not the log's, or not cosigned by that witness.
+        """
+        cosigned = open_cosigned(note, self._names.log, [witness])
+        if not cosigned.cosignatures:
+            raise RefusedError(f"{witness.name} has not cosigned its head", check="cosignature")
+        there, seen = cosigned.checkpoint, self.look()
+        if there.size <= seen.head.size:
+            self._check_extends(Seen(note, there), seen)
+        return there
+
     def leaves(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield the leaves `start` to `stop` (excluded).
 
@@ -141,14 +159,18 @@ class PublishedLog:
             return Seen(note, head)
         if before.head.size > head.size:
             return before  # an older file of a cache; what was signed before stays signed
-        old = before.head
+        seen = Seen(note, head)
+        self._check_extends(before, seen)
+        return seen
+
+    def _check_extends(self, before: Seen, seen: Seen) -> None:
+        old, head = before.head, seen.head
         try:
             path = TileTree(self._read, head.size).consistency_path(old.size, head.size)
             verify_consistency(old.size, head.size, path, old.root, head.root)
         except RefusedError:
-            self._accuse(before, Seen(note, head))
+            self._accuse(before, seen)
             raise  # the files are wrong, which says nothing about what was signed
-        return Seen(note, head)
 
     def _accuse(self, first: Seen, second: Seen) -> None:
         """Raise what two heads show, where they and the published files show it to anyone."""

@@ -18,6 +18,7 @@ from attest.envelope import Envelope
 from attest.errors import FormatError, InputError
 from attest.keys import VerifierKey
 from attest.log.http_reader import HttpReader, Patience
+from attest.log.http_witness import HttpWitness
 from attest.log.layout import LogNames
 from attest.log.published_log import PublishedLog, Seen
 from attest.log.wire import MAX_BODY_BYTES, MAX_LINES, encode_lines, read_indices, read_object
@@ -192,6 +193,10 @@ class RemoteLog:
     def consistency(self, old: int, new: int) -> list[bytes]:
         """Return the proof that the first `old` entries are a prefix of the first `new`."""
         return self._published_log().consistency(old, new)
+
+    def hold_against(self, witness: HttpWitness) -> Checkpoint:
+        """Compare what this log shows with the newest head that a witness has cosigned."""
+        return self._published_log().hold_against(witness.newest(self.origin), witness.vkey)
 
     def checkpoint_of(self, size: int) -> bytes | None:
         """Return the published checkpoint of one size, None if the service has not kept it."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
               help="Seconds between looks, without --once.")  # fmt: skip
 @click.option("--key", metavar="K", help="Your monitor key: a name or a file; default D's own.")
 @click.option("--operator", metavar="O", help="The name that policies give your key.")
+@click.option("--witness", "witnesses", multiple=True, metavar="'VKEY URL'",
+              help="Hold a served log against what this witness saw; repeatable.")  # fmt: skip
 @json_option
 def command(
     *,
@@ -27,6 +29,7 @@ def command(
     every: float,
     key: str | None,
     operator: str | None,
+    witnesses: tuple[str, ...],
     form: Form,
 ) -> int:
     """Sign what a log holds about a contract.
@@ -39,9 +42,10 @@ def command(
     from launch.status_log import StatusLog, monitor_name
 
     who = monitor_name(directory, key, operator)
-    with StatusLog(directory) as log:
+    with StatusLog(directory, witnesses) as log:
         seen = 0
         while True:
+            log.compare()
             size = log.size
             if once or log.news_since(seen):
                 signed = log.sign(who)

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +14,19 @@ from typing import Any
 
 import pytest
 
+from attest.envelope import Envelope, sign
+from attest.equivocation import check_evidence
+from attest.errors import InputError
 from attest.keys import ALG_ED25519, PrivateKey, VerifierKey
-from attest.log.http_reader import HttpReader
+from attest.log.http_reader import HttpReader, Patience
 from attest.log.sequencer import LocalLog
+from attest.log.wire import encode_lines
+from attest.proof import parse_proof
 from attest.rejections import RejectedError
+from attest.statements import ContractStatement, Intent, decode_statement, encode_statement
+from attest.witness import Witness
 from launch.cli import run
+from launch.witness_serving import open_witness
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> Any:
@@ -68,11 +78,6 @@ def test_log_is_made_served_frozen_and_sound(
 
 
 def contract_by(author: PrivateKey) -> bytes:
-    from attest.envelope import sign
-    from attest.log.wire import encode_lines
-    from attest.proof import parse_proof
-    from attest.statements import ContractStatement
-
     golden = Path(__file__).resolve().parent.parent / "golden" / "run.proof"
     (record,) = parse_proof(golden.read_bytes()).of_kind(ContractStatement)
     envelope = sign(record.envelope.payload, [author])
@@ -154,3 +159,100 @@ def test_witness_key_signs_for_no_log(tmp_path: Path, capsys: pytest.CaptureFixt
     own = VerifierKey("log.example/x", ALG_ED25519, key.public).to_text()
     assert run(["witness", "add-log", str(tmp_path / "W"), own]) == 2
     assert "not the witness's own" in capsys.readouterr().err
+
+
+def contract_record(author: PrivateKey) -> tuple[Any, bytes]:
+    key_line, leaf = contract_by(author).splitlines()
+    assert author.public.hex().encode() in key_line
+    return Envelope.from_bytes(leaf), author.public
+
+
+def test_monitor_convicts_a_log_that_showed_a_witness_another_tree(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANH_HOME", str(tmp_path / "home"))
+    log, w = tmp_path / "L", tmp_path / "W"
+    assert run(["log", "init", str(log), "--origin", "log.example/x", "--json"]) == 0
+    made = VerifierKey.from_text(told(capsys)["log"])
+    assert run(["witness", "init", str(w), "--name", "w.example/a", "--json"]) == 0
+    vkey = told(capsys)["witness"]
+    assert run(["witness", "add-log", str(w), made.to_text()]) == 0
+    keys = {name: PrivateKey.load(log / "keys" / name) for name in ("log", "witness")}
+    assert run(["key", "new", "eye"]) == 0
+    witness = open_witness(w)
+
+    def fork(name: str) -> bytes:
+        """Publish a tree of one contract, by an author of its own, under the log's key."""
+        envelope, public = contract_record(PrivateKey.generate())
+        folder = tmp_path / name
+        with LocalLog.create(folder, keys["log"], keys["witness"], "log.example/x") as other:
+            other.append([envelope], keys=[public])
+            return other.checkpoint()
+
+    with LocalLog.open(log / "log") as opened:
+        envelope, public = contract_record(PrivateKey.generate())
+        opened.append([envelope], keys=[public])
+        honest = opened.checkpoint()
+    with (
+        serving("log", "serve", str(log)) as (served, _),
+        serving("witness", "serve", str(w)) as (asked, _),
+    ):
+        words = ["monitor", served["url"], "--once", "--key", "eye", "--operator", "eye"]
+        words += ["--witness", f"{vkey} {asked['url']}"]
+        capsys.readouterr()
+        assert run(words) == 2  # the witness has cosigned nothing yet
+        assert "does this witness know log.example/x" in capsys.readouterr().err
+        witness.cosign(0, [], honest)
+        assert run(words) == 0
+        (w / "memory").rename(tmp_path / "honest")
+        fresh = Witness.create(w / "memory", PrivateKey.load(w / "keys" / "witness"), "w.example/a")
+        fresh.register(made)
+        fresh.cosign(0, [], fork("fork"))
+        capsys.readouterr()
+        assert run(words) == 3
+    (evidence,) = (tmp_path / "home" / "evidence").iterdir()
+    assert str(evidence) in capsys.readouterr().err
+    first, second = check_evidence(evidence.read_bytes(), made)
+    assert first.size == 1 and second.size >= 1
+
+
+def intent_on(contract: str, auditor: PrivateKey) -> bytes:
+    statement = Intent("contract", contract, "auditor.example", os.urandom(32).hex())
+    leaf = sign(encode_statement(statement), [auditor]).to_bytes()
+    return encode_lines([leaf], [auditor.public])
+
+
+def test_acknowledged_records_outlive_a_killed_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "L"
+    assert run(["log", "init", str(log), "--origin", "log.example/x"]) == 0
+    envelope, public = contract_record(PrivateKey.generate())
+    contract = decode_statement(envelope.payload).subjects()[0].digest
+    acknowledged: dict[bytes, int] = {}
+
+    def submit(url: str) -> None:
+        service, auditor = HttpReader(url, Patience(tries=1)), PrivateKey.generate()
+        while True:
+            body = intent_on(contract, auditor)
+            try:
+                reply = service.post("/submit", body)
+            except InputError:
+                return  # the server is dead
+            (acknowledged[body.splitlines()[1]],) = json.loads(reply.data)["indices"]
+
+    for _ in range(3):
+        with serving("log", "serve", str(log)) as (served, process):
+            HttpReader(served["url"]).post("/submit", encode_lines([envelope.to_bytes()], [public]))
+            threads = [threading.Thread(target=submit, args=(served["url"],)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.3)
+            process.kill()
+            for thread in threads:
+                thread.join()
+    assert len(acknowledged) > 10
+    assert run(["log", "fsck", str(log)]) == 0
+    with LocalLog.open(log / "log") as opened:
+        for leaf, index in acknowledged.items():
+            assert opened.entry(index).to_bytes() == leaf
