@@ -42,6 +42,7 @@ _TRAIN = (
 _EXTRAS = dict.fromkeys(_TRAIN.split(), "train") | {
     "starlette": "service",
     "uvicorn": "service",
+    "httptools": "service",
     "web3": "chain",
     "eth_account": "chain",
 }

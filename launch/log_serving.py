@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attest.checkpoint import Checkpoint
 from attest.errors import AttestError
@@ -17,7 +18,9 @@ from attest.log.quota import Rate
 from attest.log.sequencer import LocalLog
 from attest.note import Note
 from launch.errors import CommandError
-from launch.http_server import HttpServer, Place
+
+if TYPE_CHECKING:
+    from launch.http_server import Place
 
 _BURST_SECONDS = 10.0
 
@@ -69,12 +72,13 @@ def freeze_log(folder: Path) -> Checkpoint:
         return Checkpoint.from_text(Note.from_bytes(log.freeze()).text)
 
 
-def serve_log(folder: Path, place: Place, pace: Pace, began: Callable[[str, str], None]) -> None:
+def serve_log(folder: Path, place: "Place", pace: Pace, began: Callable[[str, str], None]) -> None:
     """Serve the log in a folder until it is stopped; `began` gets its URL and vkey.
 
     Raises CommandError where another process serves it or the port is taken.
     """
     from attest.log.service import application
+    from launch.http_server import HttpServer
 
     # A second server would be no danger to the log, but would publish what the first does not know.
     with locked(folder / "served.lock", wait_seconds=0.0), LocalLog.open(folder) as log:

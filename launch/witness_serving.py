@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attest.errors import FormatError
 from attest.keys import PrivateKey, VerifierKey
 from attest.witness import Witness
 from launch.errors import CommandError
-from launch.http_server import HttpServer, Place
+
+if TYPE_CHECKING:
+    from launch.http_server import Place
 
 
 def make_witness(directory: Path, name: str) -> VerifierKey:
@@ -38,9 +41,10 @@ def take_on(directory: Path, vkey: str) -> VerifierKey:
     return log
 
 
-def serve_witness(directory: Path, place: Place, began: Callable[[str, str], None]) -> None:
+def serve_witness(directory: Path, place: "Place", began: Callable[[str, str], None]) -> None:
     """Serve a witness until it is stopped; `began` gets its URL and vkey."""
     from attest.witness_service import application
+    from launch.http_server import HttpServer
 
     witness = open_witness(directory)
     server = HttpServer(application(witness), place)

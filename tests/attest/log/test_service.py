@@ -15,6 +15,7 @@ from attest.keys import ALG_ED25519, VerifierKey
 from attest.log.layout import LogNames
 from attest.log.published_log import PublishedLog
 from attest.merkle import verify_consistency, verify_inclusion
+from attest.note import KeyName, Note
 from attest.tlog_proof import TlogProof
 
 
@@ -243,3 +244,11 @@ def test_checkpoint_that_does_not_come_in_time_is_said_so(serve: Any, lab: Modul
     reply = served.submit(*run.opening(), keys=(run.author,), query="?wait=1")
     assert (reply.status, reply.json) == (202, {"indices": [0, 1, 2]})
     assert served.get("/proof/inclusion?index=0&size=3").code == "not-yet"
+
+
+def test_checkpoint_without_its_witness_is_not_believed(quiet: Any) -> None:
+    note = Note.from_bytes(quiet.file("checkpoint"))
+    alone = note.signed_only([KeyName.of(quiet.log.names.log)]).to_bytes()
+    reader = PublishedLog(lambda path: alone, quiet.log.names)
+    with pytest.raises(Exception, match="not cosigned"):
+        reader.look()

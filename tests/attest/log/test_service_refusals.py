@@ -22,6 +22,7 @@ SMALL_ORDER = "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"
 
 HOSTILE: dict[str, tuple[bytes, str]] = {
     "no newline at the end": (b"{}", "body-form"),
+    "a cut line after whole ones": (b"{}\n{}", "body-form"),
     "nothing": (b"\n", "statement"),
     "free text": (b"hello\n", "statement"),
     "NaN": (b'{"payload":NaN,"payloadType":"","signatures":[]}\n', "statement"),
