@@ -7,7 +7,7 @@ import pytest
 
 from anh_jax.audit.auditor import Auditor
 from anh_jax.audit.benches import Benches
-from anh_jax.audit.results import StepResult
+from anh_jax.audit.results import Check, StepResult
 from anh_jax.audit.run_checks import check_export, check_init, check_line, check_walk
 from anh_jax.bounds.walk import PairwiseCosine
 from anh_jax.errors import ProgramError
