@@ -1,5 +1,6 @@
 """`anh log`: the log operator's side."""
 
+import time
 from pathlib import Path
 
 import click
@@ -19,24 +20,27 @@ def command() -> None:
 def fsck(*, directory: Path, form: Form) -> None:
     """Check a log from the ground up: records, order, signatures, tiles, heads.
 
-    D is a log's directory or a run's. Derives everything again from the stored entries; exits with
-    1 at the first damage.
+    D is a log's directory or a run's. Derives everything again from the stored entries, beside
+    whoever writes; exits with 1 at the first damage.
     """
     from attest.log.fsck import fsck as check_log
+    from launch.fsck_progress import FsckProgress
 
-    found = check_log(log_folder(directory))
+    found = check_log(log_folder(directory), progress=FsckProgress(time.monotonic).reached)
     document = {
         "origin": found.names.origin,
         "size": found.size,
         "signedSize": found.head.size,
         "signedRoot": found.head.root.hex(),
         "records": dict(found.kinds),
+        "recordsPerSecond": int(found.records_per_second),
     }
     records = ", ".join(f"{count:,} {kind}" for kind, count in found.kinds)
     pairs = [
         ("origin", found.names.origin),
         ("entries", f"{found.size:,} ({records or 'none yet'})"),
         ("signed head", f"size {found.head.size:,}, root {found.head.root.hex()}"),
+        ("checked", f"{found.records_per_second:,.0f} records a second"),
     ]
     emit(form, document, [f"{directory}: {toned('sound', Tone.GOOD)}", *table(pairs)])
 

@@ -231,3 +231,25 @@ class _Writer(threading.Thread):
             nonce = lab.nonce_of(name, number).hex()
             yield lab.signed(Intent("contract", lab.contract().id, name, nonce), name)
             number += 1
+
+
+# --- what a check of the whole says on its way ---
+
+
+def test_fsck_says_how_far_it_is_and_checks_beside_writers(
+    log: LocalLog, trained: Any, run_directory: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("attest.log.fsck._TELL_EVERY", 2)
+    told: list[tuple[int, int]] = []
+
+    def reached(done: int, total: int) -> None:
+        told.append((done, total))
+        if done == 2:
+            log.append(trained.train(1, 4, 260))
+            log.checkpoint()
+
+    report = fsck(run_directory / "log", progress=reached)
+    assert told == [(2, 6), (4, 6), (6, 6)]
+    assert (report.size, report.head.size) == (6, 6)
+    assert 0 < report.records_per_second == 6 / report.seconds
+    assert fsck(run_directory / "log").size == 263
