@@ -56,14 +56,14 @@ class House:
             told=self._checkpointed,
             indexed=self._report,
         )
-        self._intake = Intake(log)
+        self.intake = Intake(log)
         self._reporter = None
         if reporter is not None:
-            submit = self._intake.submit
+            submit = self.intake.submit
             self._reporter = Reporter(reporter, self._published, log.index_of, submit)
         self._checkpointed_at = time.monotonic()
         self.front = FrontDesk(
-            self._intake,
+            self.intake,
             self._publication,
             Quotas(Quota(address_rate), Quota(key_rate)),
             self._metrics,
@@ -81,19 +81,19 @@ class House:
             InputError: if it cannot be read, or its keys are missing.
         """
         self._publication.start()
-        self._intake.start()
+        self.intake.start()
 
     def close(self) -> None:
         """Commit and answer what was taken on, and publish it."""
-        self._intake.close()
+        self.intake.close()
         self._publication.close()
 
     def health(self) -> Answer:
         """Say whether the log takes records and publishes them: status 200, else 503."""
         troubles = (
-            self._intake.broken,
+            self.intake.broken,
             self._publication.broken,
-            self._intake.trouble,
+            self.intake.trouble,
             self._publication.trouble,
         )
         trouble = next((error for error in troubles if error is not None), None)
@@ -126,7 +126,7 @@ class House:
             Gauge("anh_log_size", "Records acknowledged.", self._log.size),
             Gauge("anh_log_published_size", "Records under a published checkpoint.", index.size),
             Gauge(
-                "anh_log_waiting_records", "Records that wait for a commit.", self._intake.waiting
+                "anh_log_waiting_records", "Records that wait for a commit.", self.intake.waiting
             ),
             Gauge("anh_log_runs", "Runs begun.", len(index.runs)),
             Gauge("anh_log_open_runs", "Runs begun and not ended.", open_runs),

@@ -40,6 +40,7 @@ class Served:
 
     def __init__(self, house: House, log: LocalLog, port: int = 0) -> None:
         self.log = log
+        self.house = house
         self.server = HttpServer(service.application(house), Place(port=port))
         began = threading.Event()
         house.open()
