@@ -143,6 +143,24 @@ def serve(
     serve_log(log_folder(directory), Place(host, port, proxy), pace, began)
 
 
+@command.command()
+@click.argument("directory", metavar="D", type=click.Path(path_type=Path))
+@click.option("--name", default="log", show_default=True, help="The actor's name in the cluster.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8470, show_default=True,
+              help="Port to listen on, on the actor's host.")  # fmt: skip
+@json_option
+def actor(*, directory: Path, name: str, port: int, form: Form) -> None:
+    """Serve a log from a detached actor of the Ray cluster that RAY_ADDRESS names.
+
+    D is a log's directory with the log's keys, on a disk that the actor's host sees. The actor goes
+    on without this command, and is started again where it died; prints where it listens.
+    """
+    from launch.log_actor import serve_in_cluster
+
+    url = serve_in_cluster(log_folder(directory), name, port)
+    emit(form, {"name": name, "url": url}, [f"actor {name} serves {directory} at {url}"])
+
+
 def log_folder(directory: Path) -> Path:
     """Return the log's folder: `directory` itself or, of a run directory, the one in it."""
     if not directory.is_dir():
