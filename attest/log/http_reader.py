@@ -190,6 +190,9 @@ def _read(answer: IO[bytes] | http.client.HTTPResponse, deadline: float) -> byte
         # A byte a minute would never time out by itself.
         if time.monotonic() > deadline:
             raise TimeoutError("the answer takes too long")
+    # http.client takes an early end for the end: a server that died has said less than it was to.
+    if missing := getattr(answer, "length", None):
+        raise http.client.IncompleteRead(bytes(data), missing)
     return bytes(data)
 
 

@@ -16,11 +16,13 @@ from attest.checkpoint import Checkpoint, sign_checkpoint
 from attest.equivocation import check_evidence
 from attest.errors import EquivocationError, FormatError, InputError, RefusedError
 from attest.log.http_reader import HttpReader, Patience
+from attest.log.published_log import PublishedLog
 from attest.log.remote import RemoteLog
 from attest.log.sequencer import LocalLog
 from attest.log.shipper import Progress, Shipper
 from attest.monitor import status
 from attest.multiproof import fold
+from attest.note import KeyName, Note
 from attest.proof import parse_proof
 from attest.rejections import RejectedError
 from attest.witness import Witness
@@ -267,6 +269,22 @@ def test_answer_without_end_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("attest.log.http_reader.MAX_ANSWER_BYTES", 1 << 16)
     with Answering(200, b"x" * (1 << 18)) as url, pytest.raises(InputError, match="more than"):
         HttpReader(url, QUICK).get("/x")
+
+
+@pytest.mark.parametrize("status_code", [200, 404])
+def test_answer_that_breaks_off_is_none(status_code: int) -> None:
+    answering = Answering(status_code, b'{"indices"', {"Content-Length": "40"})
+    with answering as url, pytest.raises(InputError, match="IncompleteRead"):
+        HttpReader(url, QUICK).get("/x")
+
+
+def test_head_that_a_witness_has_not_cosigned_says_nothing(quiet: Any) -> None:
+    names, note = quiet.log.names, Note.from_bytes(quiet.file("checkpoint"))
+    reader = PublishedLog(quiet.file, names)
+    assert reader.hold_against(note.to_bytes(), names.witness).size == 6
+    alone = note.signed_only([KeyName.of(names.log)]).to_bytes()
+    with pytest.raises(RefusedError, match="has not cosigned"):
+        reader.hold_against(alone, names.witness)
 
 
 class Answering:
