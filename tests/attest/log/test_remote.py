@@ -259,9 +259,12 @@ def test_refusal_for_good_is_asked_once(tmp_path: Path) -> None:
     assert caught.value.check == "absent"
 
 
-def test_redirection_is_not_followed(tmp_path: Path) -> None:
-    answering = Answering(302, b"", {"Location": "file:///etc/passwd"})
-    with answering as url, pytest.raises(InputError, match="status 302"):
+def test_redirection_is_not_followed() -> None:
+    with (
+        Answering(200, b"elsewhere") as elsewhere,
+        Answering(302, b"", {"Location": elsewhere}) as url,
+        pytest.raises(InputError, match="status 302"),
+    ):
         HttpReader(url, QUICK).get("/x")
 
 
