@@ -20,7 +20,7 @@ from reporting import Report, parser, say
 
 from anh_jax.redteam.honest import HonestCount
 from anh_jax.redteam.table import HEADS, Line, columns, upper_limit
-from anh_jax.redteam.victims import DIGITS
+from anh_jax.redteam.victims import ADAFACTOR, DIGITS, padded_text
 from launch.compile_cache import set_compile_cache
 from launch.redteam import suite
 
@@ -54,7 +54,7 @@ class Task:
     honest_rounds: int
 
 
-FLOAT32 = frozenset({"perceptron", "vit", "cnn", "lm"})
+FLOAT32 = frozenset({"perceptron", "vit", "cnn", "lm", "adafactor", "padded"})
 
 
 def _coarse(name: str) -> Task:
@@ -66,6 +66,8 @@ TASKS = (
     Task("vit", (CONFIGS / "digits.yaml").read_text(), NARROW, 2, 5),
     Task("cnn", (CONFIGS / "digits_convolution.yaml").read_text(), NARROW, 2, 5),
     Task("lm", LANGUAGE_MODEL, NARROW, 2, 5),
+    Task("adafactor", ADAFACTOR, NARROW, 2, 5),
+    Task("padded", padded_text(), ("moved-padding", "poisoned-label"), 2, 5),
     _coarse("bf16_f32acc"),
     _coarse("bf16"),
 )

@@ -76,6 +76,13 @@ def padded(*, seed: int, batch_size: int) -> tuple[str, ...]:
     )
 
 
+def padded_text() -> str:
+    """Return the first configuration on padded digits."""
+    lines = [line for line in DIGITS.splitlines() if not line.startswith(("data:", "loss:"))]
+    changes = (change.replace("=", ": ", 1) for change in padded(seed=0, batch_size=48))
+    return "\n".join([*lines, *changes, ""])
+
+
 def padded_digits(*, seed: int, batch_size: int) -> Source:
     """Return digits whose step 12 is padding alone and whose step 11 is half of it, by the order.
 
