@@ -15,7 +15,7 @@ from attest.assembly import assemble
 from attest.checkpoint import Checkpoint, sign_checkpoint
 from attest.equivocation import check_evidence
 from attest.errors import EquivocationError, FormatError, InputError, RefusedError
-from attest.log.http_reader import HttpReader, Patience
+from attest.log.http_reader import HttpReader, Patience, Reply
 from attest.log.published_log import PublishedLog
 from attest.log.remote import RemoteLog
 from attest.log.sequencer import LocalLog
@@ -288,6 +288,24 @@ def test_head_that_a_witness_has_not_cosigned_says_nothing(quiet: Any) -> None:
     alone = note.signed_only([KeyName.of(names.log)]).to_bytes()
     with pytest.raises(RefusedError, match="has not cosigned"):
         reader.hold_against(alone, names.witness)
+
+
+def test_record_that_is_not_where_the_service_says_is_not_taken(
+    begun: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, run = begun
+    log = remote(served, tmp_path / "remote")
+    assert len(list(log.about(run.run))) == 6
+    get = HttpReader.get
+
+    def misplaced(reader: HttpReader, path: str) -> Reply:
+        reply = get(reader, path)
+        data = reply.data.replace(b'"index":3', b'"index":4')
+        return Reply(reply.status, data, reply.headers)
+
+    monkeypatch.setattr(HttpReader, "get", misplaced)
+    with pytest.raises(InputError, match="entry 4 is another than it says"):
+        list(log.about(run.run))
 
 
 class Answering:
