@@ -30,7 +30,7 @@ from attest.statements import (
     encode_statement,
 )
 from attest.step_file import StepFile, read
-from launch import auditing
+from launch import logs
 from launch.cli import run as run_anh
 from launch.runner_local import LocalReporter
 
@@ -175,7 +175,7 @@ def test_a_step_logged_beside_a_segment_that_has_another_row_is_equivocation(
     envelope = sign(encode_statement(Step(statement.attempt, other)), [copy.key("worker-1-0")])
     with monkeypatch.context() as patch:
         patch.setattr(admission, "misplaced", lambda place, entry: None)
-        patch.setattr(auditing, "fsck", lambda folder: None)
+        patch.setattr(logs, "fsck", lambda folder: None)
         with LocalLog.open(copy.log) as log:
             log.append([envelope])
         assert run_anh(["audit", str(copy.root), "--steps", "3", "--json"]) == 3
