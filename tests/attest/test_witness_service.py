@@ -12,9 +12,10 @@ import pytest
 
 from attest import witness_service
 from attest.checkpoint import Checkpoint, sign_checkpoint
-from attest.cosignature import open_cosigned
+from attest.cosignature import cosign, open_cosigned
 from attest.errors import FormatError
 from attest.keys import ALG_COSIGNATURE, ALG_ED25519, PrivateKey, VerifierKey
+from attest.log.http_reader import Reply
 from attest.log.http_witness import HttpWitness, Witnesses
 from attest.log.sequencer import LocalLog
 from attest.merkle import consistency_path, leaf_hash, tree_root
@@ -232,12 +233,21 @@ def test_log_that_went_back_is_told_so_by_its_witness(served: Served) -> None:
     assert "old copy" in witness.trouble
 
 
-def test_line_that_does_not_verify_is_not_published(served: Served) -> None:
-    liar = VerifierKey(served.witness.vkey.name, ALG_COSIGNATURE, key("liar").public)
-    witness = HttpWitness(liar, served.server.url)
-    note = head(5)
+@pytest.mark.parametrize("spoil", [b"", b"a line for another head"])
+def test_line_that_does_not_verify_is_not_published(
+    served: Served, spoil: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither one by another key, nor one by the right key for something else."""
+    note, vkey = head(5), served.witness.vkey
+    if spoil:
+        line = cosign(head(6).text, vkey.name, key("witness"), 1_700_000_000).to_line().encode()
+        reply = Reply(200, line, {})
+        monkeypatch.setattr("attest.log.http_witness.exchange", lambda *unused: reply)
+    else:
+        vkey = VerifierKey(vkey.name, ALG_COSIGNATURE, key("liar").public)
+    witness = HttpWitness(vkey, served.server.url)
     assert witness.ask(note.to_bytes(), Checkpoint.from_text(note.text), LOG, no_path) is None
-    assert witness.trouble
+    assert ("does not verify" if spoil else "no line of its own") in witness.trouble
 
 
 def test_witness_is_asked_again_once_its_pause_is_over(served: Served) -> None:
