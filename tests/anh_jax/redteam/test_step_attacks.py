@@ -151,8 +151,7 @@ def test_path_of_nudges_passes_step_by_step_and_leads_nowhere(
     assert damage["steps seen alone"] == 0 < damage["share of weights nudged"]
     assert 1 - 1e-6 < damage["distance to stolen weights"] <= 1
     # Seen by the walk over all steps, or not: the trial is what that check says of the run.
-    for verdict, detected in (("fail", True), ("pass", False)):
-        found = Check(verdict, "")
+    for found, detected in ((Check("fail", ""), True), (Check("pass", ""), False)):
         monkeypatch.setattr("anh_jax.audit.auditor.check_walk", lambda *given, f=found: f)
         (trial,) = attack.carry_out(bench, rounds=1).trials
         assert trial.detected is detected
