@@ -215,6 +215,13 @@ def test_server_that_may_lose_what_it_acknowledged_is_not_used(postgres: Any):
     PostgresStore.create(url).close()
 
 
+def test_sqlite_syncs_a_write_ahead_log_at_every_commit(tmp_path: Path):
+    store = SqliteStore.create(tmp_path / "entries.sqlite")
+    assert store.rows("PRAGMA journal_mode") == [("wal",)]
+    assert store.rows("PRAGMA synchronous") == [(2,)]  # FULL
+    store.close()
+
+
 def test_postgres_commits_serializably_and_waits_for_the_disk(postgres: Any):
     from attest.log.postgres_session import PostgresSession
 
@@ -241,7 +248,11 @@ def test_session_that_was_cut_off_fails_once_and_then_goes_on(postgres: Any):
     assert store.committed() == at(2)
     with pytest.raises(InputError), store.transaction():
         postgres.cut_off()
-        store.rows("SELECT 1")
+        # Not even the second statement may run in a session that knows nothing of the first.
+        for _ in range(2):
+            with pytest.raises(InputError):
+                store.rows("SELECT 1")
+        raise InputError("the transaction has failed")
     store.close()
 
 
