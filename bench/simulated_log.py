@@ -30,7 +30,8 @@ from attest.log.sqlite_store import SqliteStore
 from attest.log.store import Addition, Committed, StoredEntry
 from attest.merkle import EMPTY_ROOT, Frontier, leaf_hash, tree_root
 from attest.statements import Intent, encode_statement
-from attest.tiles import TILE_WIDTH, TileBuilder, TileDirectory, TileFile
+from attest.tile_files import TileDirectory
+from attest.tiles import TILE_WIDTH, TileBuilder, TileFile
 
 MANY = 100_000_000
 _AT_ONCE = 16_384

@@ -16,7 +16,8 @@ from attest.log.register import LoggedRecord, Register
 from attest.log.snapshot import Snapshot, damaged_snapshot
 from attest.log.store import Committed, Store, StoredEntry
 from attest.merkle import Frontier, leaf_hash, tree_root
-from attest.tiles import TILE_HEIGHT, TILE_WIDTH, TileBuilder, TileFile, Tiles
+from attest.tile_files import Tiles
+from attest.tiles import TILE_HEIGHT, TILE_WIDTH, TileBuilder, TileFile
 
 
 @dataclass(slots=True)

@@ -35,7 +35,8 @@ from attest.log.snapshot import Snapshot, damaged_snapshot
 from attest.log.store import Committed, Store, StoredEntry, Turn
 from attest.merkle import HASH_BYTES, Frontier, LeafRange, leaf_hash
 from attest.note import Note
-from attest.tiles import TileBuilder, TileFile, Tiles, TileTree
+from attest.tile_files import Tiles
+from attest.tiles import TileBuilder, TileFile, TileTree
 
 # Told how many entries are checked, of how many.
 Progress = Callable[[int, int], None]

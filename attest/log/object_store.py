@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from attest.errors import InputError
 from attest.log.head_store import head_moved
 from attest.note import MAX_NOTE_BYTES
-from attest.tiles import CHECKPOINT_PATH, MAX_BUNDLE_BYTES, TileFile, tile_differs
+from attest.tile_files import tile_differs
+from attest.tiles import CHECKPOINT_PATH, MAX_BUNDLE_BYTES, TileFile
 
 try:
     import obstore

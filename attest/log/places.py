@@ -13,7 +13,8 @@ from attest.log.head_store import Heads, HeadStore
 from attest.log.layout import Layout
 from attest.log.sqlite_store import SqliteStore
 from attest.log.store import Store
-from attest.tiles import CHECKPOINT_PATH, TileDirectory, Tiles
+from attest.tile_files import TileDirectory, Tiles
+from attest.tiles import CHECKPOINT_PATH
 
 _MAX_BYTES = 4096
 _POSTGRES = ("postgresql", "postgres")

@@ -17,7 +17,8 @@ from attest.log.http_witness import Witnesses
 from attest.log.layout import LogNames
 from attest.merkle import verify_consistency
 from attest.note import Note
-from attest.tiles import CHECKPOINT_PATH, TileBuilder, TileFile, Tiles, TileTree
+from attest.tile_files import Tiles
+from attest.tiles import CHECKPOINT_PATH, TileBuilder, TileFile, TileTree
 from attest.witness import Witness
 
 # Files that are written at once: enough that their syncs share the disk's, and no more in memory.

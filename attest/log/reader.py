@@ -11,7 +11,8 @@ from attest.log.layout import LogNames
 from attest.log.publisher import Publisher
 from attest.log.store import Store, StoredEntry
 from attest.merkle import leaf_hash, verify_inclusion
-from attest.tiles import Tiles, TileTree
+from attest.tile_files import Tiles
+from attest.tiles import TileTree
 
 _CHUNK = 256
 

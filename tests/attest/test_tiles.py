@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from attest import merkle
 from attest.errors import AttestError, FormatError, InputError
 from attest.merkle import LeafRange
+from attest.tile_files import TileDirectory
 from attest.tiles import (
     TileBuilder,
-    TileDirectory,
     TileFile,
     TileTree,
     bundle_path,

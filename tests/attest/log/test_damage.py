@@ -433,9 +433,9 @@ def test_disk_that_fills_during_a_checkpoint_leaves_a_log_that_goes_on(
         return set()
 
     with monkeypatch.context() as patch:
-        for module in ("tiles", "witness", "log.head_store"):
+        for module in ("tile_files", "witness", "log.head_store"):
             patch.setattr(f"attest.{module}.replace_file", until_full)
-        patch.setattr("attest.tiles.create_files", create_until_full)
+        patch.setattr("attest.tile_files.create_files", create_until_full)
         with pytest.raises(InputError, match="no space left"):
             log.checkpoint()
     fsck(directory)
@@ -446,7 +446,7 @@ def test_disk_that_fills_during_a_checkpoint_leaves_a_log_that_goes_on(
 
 
 def test_full_disk_under_a_tile_is_one_line(tmp_path: Path):
-    from attest.tiles import TileDirectory
+    from attest.tile_files import TileDirectory
 
     files = TileDirectory(tmp_path)
     with files_limited_to(1000), pytest.raises(InputError, match="cannot write"):

@@ -16,7 +16,8 @@ from attest.log.fsck import fsck
 from attest.log.head_store import Heads, HeadStore
 from attest.log.places import Places
 from attest.log.sequencer import LocalLog
-from attest.tiles import TileDirectory, TileFile, Tiles
+from attest.tile_files import TileDirectory, Tiles
+from attest.tiles import TileFile
 
 pytest.importorskip("obstore", reason="obstore is not installed: extra `objects`")
 from attest.log.object_store import Bucket, ObjectHeads, ObjectTiles  # noqa: E402

@@ -19,7 +19,8 @@ from attest.log.head_store import HeadStore
 from attest.log.places import Places
 from attest.log.sequencer import LocalLog
 from attest.note import Note, UnknownLines
-from attest.tiles import TileDirectory, TileFile
+from attest.tile_files import TileDirectory
+from attest.tiles import TileFile
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
