@@ -1,4 +1,4 @@
-"""Where the files of a log lie for readers: what is asked of such a place, and one in a directory."""
+"""Where a log's files lie for readers: what is asked of such a place, and one in a directory."""
 
 from __future__ import annotations
 
