@@ -11,6 +11,8 @@ from anh_jax.redteam.trainer import StepAttack, Trainer, largest_matrix, with_le
 from anh_jax.training.executor import Tree
 from anh_jax.training.state import State
 
+# A unit in the last place of a float32 weight, as the largest share of the weight that it can be.
+_UNIT = 2.0**-23
 # The share of weights that a careful walk moves.
 _WALKING_SHARE = 0.05
 
@@ -99,12 +101,16 @@ class RateTenThousandth(StepAttack):
     trainer = _RateSlightly
 
 
+def decay_at(place: RedTeamBench, step: int) -> np.float32:
+    """Return the share of each weight that decay takes off at a step: learning rate times decay."""
+    table = place.materials.constants
+    rate = dict(zip(table.names, table.values[step - 1], strict=True))["learningRate"]
+    return np.float32(rate) * np.float32(place.materials.experiment.optimizer.weight_decay)
+
+
 class _NoDecay(Trainer):
     def cheated_update(self, state: State, outputs: Tree, after: State, step: int) -> State:
-        config = self.bench.materials.experiment.optimizer
-        table = self.bench.materials.constants
-        rate = dict(zip(table.names, table.values[step - 1], strict=True))["learningRate"]
-        pull = np.float32(rate) * np.float32(config.weight_decay)
+        pull = decay_at(self.bench, step)
         kept = jax.tree.map(
             lambda old, new: new + pull * old, state["parameters"], after["parameters"]
         )
@@ -120,8 +126,22 @@ class NoWeightDecay(StepAttack):
 
     def obstacle(self, place: RedTeamBench) -> str:
         """Say that there is no decay to leave out."""
-        decays = place.materials.experiment.optimizer.weight_decay
-        return "" if decays else "the contract has no weight decay"
+        if not place.materials.experiment.optimizer.weight_decay:
+            return "the contract has no weight decay"
+        seen = any(decay_at(place, step) >= _UNIT for step in range(1, place.steps + 1))
+        return "" if seen else "weight decay is less than a unit in the last place at every step"
+
+    def bad_steps(self, bench: RedTeamBench, turn: int) -> frozenset[int]:
+        """Return steps whose decay is a unit in the last place of a weight or more.
+
+        Less of it, as while a learning rate warms up, is within what the update may be rounded by:
+        honest trainers too leave such weights as they are.
+        """
+        first = next(s for s in range(1, bench.steps + 1) if decay_at(bench, s) >= _UNIT)
+        last = bench.steps
+        return frozenset(
+            min(max(step, first + turn), last) for step in super().bad_steps(bench, turn)
+        )
 
 
 class _Frozen(Trainer):

@@ -227,3 +227,28 @@ def test_backdoors_inside_the_tolerance_stay_at_the_honest_trigger_rate(
     attack = next(attack for attack in STEP_ATTACKS if attack.name == "filled-tolerance")
     damage = attack.carry_out(bench, rounds=1).damage
     assert damage["trigger rate"] <= damage["honest trigger rate"] + 0.05
+
+
+class _Rates:
+    """A contract whose learning rate rises from nothing, as a warm-up makes it."""
+
+    steps = 6
+
+    def __init__(self, decay: float) -> None:
+        rates = np.arange(self.steps, dtype=np.float32)[:, None] * np.float32(1e-3)
+        optimizer = SimpleNamespace(weight_decay=decay)
+        self.materials = SimpleNamespace(
+            constants=SimpleNamespace(names=("learningRate",), values=rates),
+            experiment=SimpleNamespace(optimizer=optimizer),
+        )
+
+
+def test_missing_decay_is_tried_only_where_a_weight_shows_it() -> None:
+    unit = 2.0**-23
+    attack: Any = other_rule.NoWeightDecay()
+    place: Any = _Rates(decay=unit / 2.5e-3)  # a whole unit from step 4 on
+    assert attack.obstacle(place) == ""
+    assert attack.bad_steps(place, 0) == frozenset({4})
+    assert attack.bad_steps(place, 1) == frozenset({5})
+    slight: Any = _Rates(decay=unit / 6e-3)
+    assert "less than a unit" in attack.obstacle(slight)
