@@ -16,6 +16,8 @@ from anh_jax.program.signature import ProgramSignature, StoredProgram
 
 MOST_OPERATORS = 1 << 18
 _LARGEST_CONSTANT = 1 << 24
+# Of all constants together: each is an array once the program is read.
+_MOST_CONSTANT = 1 << 26
 _LOOPS = frozenset(("stablehlo.while", "stablehlo.if", "stablehlo.case"))
 
 
@@ -23,8 +25,9 @@ def stranger_program(signature: bytes, artifact: bytes) -> StoredProgram:
     """Return a program by its bytes, once its constants are known to be small.
 
     Raises:
-        ProgramError: it is damaged, or holds a constant that is too large to be read.
+        ProgramError: it is damaged, or holds constants that are too large to be read.
     """
+    total = 0
     stored = StoredProgram(artifact, ProgramSignature.from_bytes(signature))
     with stablehlo.context():
         for operation in stablehlo.operations(open_checked(stored)):
@@ -32,6 +35,10 @@ def stranger_program(signature: bytes, artifact: bytes) -> StoredProgram:
                 size = math.prod(operation.results[0].type.shape)
                 if size > _LARGEST_CONSTANT:
                     raise ProgramError(f"program {stored.name}: a constant of {size:,} elements")
+                total += size
+                if total > _MOST_CONSTANT:
+                    words = f"constants of more than {_MOST_CONSTANT:,} elements"
+                    raise ProgramError(f"program {stored.name}: {words}")
     return stored
 
 

@@ -6,7 +6,7 @@ the program itself gives. Of other values (a barrier, a counter) nothing is said
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,15 @@ from anh_jax.audit.recording import value_of
 from anh_jax.audit.stranger_program import MOST_OPERATORS
 from anh_jax.errors import ProgramError
 from anh_jax.program.interpret import InterpretedProgram, Visit
-from anh_jax.program.interpreter.evaluation import Evaluation
+from anh_jax.program.interpreter.evaluation import Evaluation, Place
 from anh_jax.program.interpreter.operations import Block, Operation, Program
 from anh_jax.program.interpreter.rules import RULES
 
-# Sizes of a batch that is only traced: what depends on them is no property of the program.
-_BATCHES = (2, 3)
+# Sizes of a batch that is only traced: what depends on them is no property of the program. The
+# large one is there for what no small one shows, such as a quarter of the batch, or at least 8.
+_BATCHES = (2, 3, 8191)
+# Most that is evaluated at all, sizes and calls included, of which no recording holds an entry.
+_MOST_STEPS = 1 << 22
 _LARGEST = 1 << 34
 _CONSTANT, _WHILE = "stablehlo.constant", "stablehlo.while"
 
@@ -77,9 +80,19 @@ def wiring(interpreted: InterpretedProgram) -> Wiring:
         ProgramError: its order depends on values or on the batch, or it runs too long.
     """
     check_loops(interpreted.program)
-    first, second = (_traced(interpreted, batch) for batch in _BATCHES)
-    if [_place(x) for x in first.operators] != [_place(x) for x in second.operators]:
-        raise ProgramError(f"program {interpreted.program.name}: its order depends on the batch")
+    found = _traced(interpreted, _BATCHES[0])
+    for batch in _BATCHES[1:]:
+        other = _traced(interpreted, batch)
+        if [_place(x) for x in found.operators] != [_place(x) for x in other.operators]:
+            raise ProgramError(
+                f"program {interpreted.program.name}: its order depends on the batch"
+            )
+        found = _common(found, other)
+    return found
+
+
+def _common(first: Wiring, second: Wiring) -> Wiring:
+    """Return what is the same in two wirings of the same operators."""
     operators = tuple(
         Wired(a.name, a.iterations, tuple(map(_same, a.operands, b.operands)), a.outputs)
         for a, b in zip(first.operators, second.operators, strict=True)
@@ -126,7 +139,7 @@ def _traced(interpreted: InterpretedProgram, batch: int) -> Wiring:
     def trace(*inputs: Any) -> Any:
         for place, array in enumerate(inputs):
             tracing.met(array, Argument(place))
-        evaluation = Evaluation(program, RULES, tracing.hook, "python", None)
+        evaluation = _Counted(program, RULES, tracing.hook, "python", None, tracing)
         results.extend(map(tracing.source, evaluation.main(inputs)))
         return ()
 
@@ -143,6 +156,15 @@ class _Tracing:
         self.operators: list[Wired] = []
         self._sources: dict[int, Source] = {}
         self._kept: list[Any] = []
+        self._steps = 0
+
+    def spend(self, steps: int) -> None:
+        """Count what is evaluated, shown or not; ProgramError where it is too much to end soon."""
+        self._steps += steps
+        if self._steps > _MOST_STEPS:
+            raise ProgramError(
+                f"more than {_MOST_STEPS:,} operators, sizes and calls are evaluated"
+            )
 
     def met(self, array: Any, source: Source) -> None:
         self._sources.setdefault(id(array), source)
@@ -171,6 +193,19 @@ class _Tracing:
             self._sources[id(output)] = Result(index, place)
             self._kept.append(output)
         return outputs
+
+
+@dataclass(frozen=True)
+class _Counted(Evaluation):
+    """An evaluation that ends: hooks see neither calls nor what the host computes of sizes."""
+
+    tracing: _Tracing
+
+    def block(
+        self, block: Block, inputs: Sequence[Any], around: Mapping[int, Any], place: Place
+    ) -> tuple[Any, ...]:
+        self.tracing.spend(1 + len(block.operations))
+        return super().block(block, tuple(inputs), around, place)
 
 
 def _same(first: Source, second: Source) -> Source:

@@ -22,6 +22,9 @@ from anh_jax.program.interpreter.evaluation import Evaluation, Site
 from anh_jax.program.interpreter.operations import Block
 from anh_jax.program.interpreter.scope import Values
 
+# A counted loop's numbers are listed: more of them would fill the memory of whoever only reads it.
+_MOST_ITERATIONS = 1 << 26
+
 
 @dataclass(frozen=True)
 class _Counter:
@@ -170,6 +173,9 @@ def _counted(site: Site, fixed: set[int]) -> _Counter | None:
     if last is None or step is None or not isinstance(first, np.ndarray) or step <= 0:
         return None
     numbers = range(int(first), int(last), int(step))
+    if numbers and (numbers[-1] - numbers[0]) // numbers.step >= _MOST_ITERATIONS:
+        where = f"program {site.evaluation.program.name}: the loop at {site.place.name}"
+        raise ProgramError(f"{where} runs more than {_MOST_ITERATIONS:,} times")
     end = int(first) + len(numbers) * int(step)
     if end > np.iinfo(first.dtype).max:
         return None  # It would wrap around, and the loop go on.
