@@ -152,13 +152,17 @@ def _check_sample(found: AuditResults, audit: Audit, proof: RunProof) -> None:
     steps = [result.step for result in found.results]
     if any(a >= b for a, b in zip(steps, steps[1:], strict=False)):
         _refuse("steps do not rise")
-    (contract,) = (r.statement for r in proof.of_kind(ContractStatement))
-    assert isinstance(contract, ContractStatement)
+    contracts = [r.statement for r in proof.of_kind(ContractStatement)]
+    if len(contracts) != 1 or not isinstance(contract := contracts[0], ContractStatement):
+        _refuse("the proof does not hold one contract")
     total = contract.contract.steps
     if steps and steps[-1] > total:
         _refuse(f"step {steps[-1]:,} is beyond the contract's {total:,}")
     if audit.sample == "chosen":
         return
+    # The proof is not verified yet: its numbers alone may not decide how long drawing takes.
+    if audit.k > len(steps):
+        _refuse(f"{len(steps):,} results for a sample of {audit.k:,} steps")
     nonces = {source.keyid: bytes.fromhex(source.nonce) for source in audit.sources}
     run, final = bytes.fromhex(audit.run), bytes.fromhex(audit.final)
     drawn = {total, *sample_steps(run, final, nonces, total, audit.k)}

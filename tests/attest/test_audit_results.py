@@ -1,5 +1,6 @@
 """Results are those that a receipt commits to, and their noise is the one that nobody picked."""
 
+import dataclasses
 from types import ModuleType
 from typing import Any
 
@@ -11,7 +12,7 @@ from attest.errors import FormatError, RefusedError
 from attest.merkle import leaf_hash, tree_root
 from attest.sample import sample_steps
 from attest.spread_seed import spread_seed, step_seed
-from attest.statements import Counts, Worst
+from attest.statements import ContractStatement, Counts, Worst
 
 QUARTER = (0.25).hex()
 STATISTICS = ("a", "aRow", "zeros", "a2", "b", "walk")
@@ -63,7 +64,8 @@ class Shown:
             "milliseconds": 5,
             **changes,
         }
-        return check_results(canonical.encode(document), self.story.proof())
+        self.document = canonical.encode(document)
+        return check_results(self.document, self.story.proof())
 
 
 def refused(shown: Shown, words: str, **changes: Any) -> None:
@@ -151,6 +153,22 @@ def test_step_of_the_sample_without_a_result_is_refused(tale: ModuleType) -> Non
         assert step not in others
         shown.results = [shown.result(s, shown.seed) for s in sorted({*others, step})]
         refused(shown, f"step {missing:,} is in the sample")
+
+
+def test_sample_larger_than_the_results_is_refused_before_it_is_drawn(tale: ModuleType) -> None:
+    """The proof is a stranger's until it is verified: its numbers alone may take for ever."""
+    shown = Shown(tale, k=1000, steps=21, counts=Counts(21, 0, 0, 0))
+    refused(shown, "results for a sample of")
+
+
+def test_proof_without_its_contract_is_refused(tale: ModuleType) -> None:
+    shown = Shown(tale)
+    shown.check()
+    proof = shown.story.proof()
+    kept = tuple(r for r in proof.records if not isinstance(r.statement, ContractStatement))
+    document = shown.document
+    with pytest.raises(RefusedError, match="does not hold one contract"):
+        check_results(document, dataclasses.replace(proof, records=kept))
 
 
 def test_steps_out_of_order_or_beyond_the_run_are_refused(tale: ModuleType) -> None:

@@ -14,6 +14,7 @@ from anh_jax.audit.step_refutation import judge_step
 from anh_jax.digest.host import tree_digest
 from anh_jax.errors import AnhError, ProgramError
 from anh_jax.workbench import MeshSizes
+from attest import step_refutation
 from attest.errors import AttestError, RefusedError
 from attest.init_refutation import InitRefutation
 from attest.step_refutation import StepRefutation
@@ -232,3 +233,11 @@ def test_start_of_another_run_or_tensor_is_refused(cheat, trainers, workshop, ho
     for change in ({"artifact": b"x"}, {"signature": b"{}"}, {"element": 9}, {"opening": b"{}"}):
         with pytest.raises((AttestError, ProgramError)):
             judge_init(dataclasses.replace(made, **change))
+
+
+def test_rules_that_are_no_table_are_refused(opened_honestly, monkeypatch) -> None:
+    """Whoever writes the contract writes what its digests name: a list too."""
+    file = opened_honestly(KERNEL)
+    monkeypatch.setattr(step_refutation, "_check_parts", lambda unused: None)
+    with pytest.raises(RefusedError, match="has no rule that a file can show"):
+        judge_step(dataclasses.replace(file, parts=dataclasses.replace(file.parts, rules=b"[]")))
