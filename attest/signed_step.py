@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from attest.canonical import JSON, encode
 from attest.contract import Contract
-from attest.envelope import Envelope, Signature, keyid, verify_signatures
+from attest.envelope import Envelope, keyid, verify_signatures
 from attest.errors import FormatError
 from attest.file_fields import hold, json_of, read_envelope
 from attest.statements import Attempt, Genesis, Row, Step, decode_statement
@@ -89,7 +89,7 @@ def verify_genesis(signed: SignedGenesis) -> Genesis:
 
 
 def verify_step(signed: SignedStep) -> AccusedStep:
-    """Check that workers of an attempt of the run signed the row.
+    """Check that all workers of an attempt of the run signed the row.
 
     Raises:
         RefusedError: naming the check that failed.
@@ -118,11 +118,8 @@ def statement_of(envelope: Envelope, kind: type[_Kind]) -> _Kind:
 
 
 def _check_workers(row: Envelope, attempt: Attempt) -> None:
+    """Refuse a row that a worker did not sign: where hosts differ, the run stops and says none."""
     known = {keyid(bytes.fromhex(key)): bytes.fromhex(key) for key in attempt.worker_keys}
-    signers: tuple[Signature, ...] = row.signatures
-    hold(
-        all(signature.keyid in known for signature in signers),
-        "row",
-        "is signed by no worker of the attempt",
-    )
-    verify_signatures(row, {s.keyid: known[s.keyid] for s in signers})
+    signers = {signature.keyid for signature in row.signatures}
+    hold(signers == known.keys(), "row", "is not signed by exactly the attempt's workers")
+    verify_signatures(row, known)

@@ -30,7 +30,8 @@ from attest.refutation import (
     two_digits,
     verify_refutation,
 )
-from attest.signed_step import SignedStep
+from attest.signed_step import SignedStep, statement_of
+from attest.statements import Attempt
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,15 @@ def _check_claim(claim: Claim, found: Excess) -> None:
 
 
 def _row_envelope(run: RunDirectory, signed: SignedRow) -> Envelope:
-    path = run.step_file(attempt=signed.attempt, rank=0)
+    """Return the row as all workers of its attempt signed it, each in a file of his own."""
+    attempt = statement_of(run.statement(f"attempt-{signed.attempt}"), Attempt)
+    rows = [_worker_row(run, signed, rank) for rank in range(len(attempt.worker_keys))]
+    signatures = (row.signatures[0] for row in rows)
+    return Envelope(rows[0].payload, tuple(sorted(signatures, key=lambda each: each.keyid)))
+
+
+def _worker_row(run: RunDirectory, signed: SignedRow, rank: int) -> Envelope:
+    path = run.step_file(attempt=signed.attempt, rank=rank)
     for envelope in step_file.read(path) if path.exists() else ():
         if envelope.record_hash() == signed.record_hash:
             return envelope

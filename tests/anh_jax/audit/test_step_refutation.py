@@ -15,8 +15,12 @@ from anh_jax.digest.host import tree_digest
 from anh_jax.errors import AnhError, ProgramError
 from anh_jax.workbench import MeshSizes
 from attest import step_refutation
+from attest.envelope import sign
 from attest.errors import AttestError, RefusedError
 from attest.init_refutation import InitRefutation
+from attest.keys import PrivateKey
+from attest.signed_step import statement_of, verify_step
+from attest.statements import Attempt, Step, encode_statement
 from attest.step_refutation import StepRefutation
 
 KERNEL = ("parameters", "layers", "0", "kernel")
@@ -241,3 +245,22 @@ def test_rules_that_are_no_table_are_refused(opened_honestly, monkeypatch) -> No
     monkeypatch.setattr(step_refutation, "_check_parts", lambda unused: None)
     with pytest.raises(RefusedError, match="has no rule that a file can show"):
         judge_step(dataclasses.replace(file, parts=dataclasses.replace(file.parts, rules=b"[]")))
+
+
+def test_row_that_not_all_workers_signed_is_no_claim_of_the_run(opened_honestly, honest) -> None:
+    """Of two hosts one computes wrongly, and the run stops: his signature alone refutes nothing."""
+    signed = opened_honestly(KERNEL).signed
+    keys = [PrivateKey(bytes([n]) * 32) for n in (1, 2)]
+    attempt = statement_of(signed.attempt, Attempt)
+    both = dataclasses.replace(
+        attempt, processes=2, worker_keys=tuple(key.public.hex() for key in keys)
+    )
+    told = sign(encode_statement(both), [honest.key("run")])
+    row = Step(told.record_hash().hex(), statement_of(signed.row, Step).row)
+    for signers, held in ((keys, True), (keys[:1], False), (keys[1:], False)):
+        file = dataclasses.replace(signed, attempt=told, row=sign(encode_statement(row), signers))
+        if held:
+            assert verify_step(file).row == row.row
+            continue
+        with pytest.raises(RefusedError, match="exactly the attempt's workers"):
+            verify_step(file)
