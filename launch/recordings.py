@@ -179,12 +179,14 @@ def _outputs(found: _Step) -> Tree | None:
 def _gradient(found: _Step) -> Committed:
     search, row = found.opened.search, found.opened.search.rows[found.number - 1].row
     declared = None if row.bound is None else parse_hex_float(row.bound)
+    numerics = search.benches.materials.contract.numerics
     return Committed(
         step=found.number,
         alg=search.transcript.genesis.alg,
         root=row.gradient_root,
         outputs=_outputs(found),
-        tolerance=end_tolerance(search.benches.materials.contract.numerics.rules, declared),
+        tolerance=end_tolerance(numerics.rules, declared),
+        null_gradients=frozenset(numerics.null_gradients),
     )
 
 

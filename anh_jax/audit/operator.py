@@ -77,7 +77,8 @@ class Committed:
     """What the row of a recorded step commits about the gradient.
 
     `outputs` are the committed `gradient` and `statistics` where they are at hand. `tolerance` is
-    what `end_tolerance` gives.
+    what `end_tolerance` gives. `null_gradients` are the contract's: such a gradient is rounding and
+    nothing else, so its distance over its norm says nothing.
     """
 
     step: int
@@ -85,6 +86,11 @@ class Committed:
     root: str
     outputs: Tree | None
     tolerance: float
+    null_gradients: frozenset[str] = frozenset()
+
+    def weighs(self, path: Path) -> bool:
+        """Tell whether the distance of this output says anything."""
+        return path[0] != "gradient" or path_text(path[1:]) not in self.null_gradients
 
 
 class _Stop(Exception):
@@ -246,7 +252,8 @@ def _end(outputs: Tree, committed: Committed) -> tuple[Verdict, str]:
     names = ("gradient", "statistics")
     theirs = {name: cast("Mapping[str, Any]", committed.outputs)[name] for name in names}
     ours = {name: outputs[name] for name in names}
-    found = end_distance(host_leaves(theirs), host_leaves(ours), committed.tolerance)
+    weighed = {path: x for path, x in host_leaves(ours).items() if committed.weighs(path)}
+    found = end_distance(host_leaves(theirs), weighed, committed.tolerance)
     if found.accepted:
         words = (
             f"every operator is within its bound, and the end is the committed gradient within "

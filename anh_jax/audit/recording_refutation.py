@@ -146,6 +146,8 @@ def _end(program: _Program, file: RecordingRefutation, shown: ShownRecording) ->
     hold(committed is not None, "committed", "the committed gradient is missing")
     assert committed is not None
     path = committed.header.path
+    null = path[0] == "gradient" and path_text(path[1:]) in contract.numerics.null_gradients
+    hold(not null, "committed", "is a gradient of zero by the contract: all of it is rounding")
     source = program.wiring.results[_output(program.signature, path)]
     hold(isinstance(source, Result), "entries", "no operator gives this tensor")
     assert isinstance(source, Result)

@@ -62,7 +62,7 @@ def refute_end(asked: Questioned, committed: Committed) -> RecordingRefutation |
     theirs = leaves_of({name: outputs[name] for name in ("gradient", "statistics")})
     size = len(wired.operators)
     for path, source in _ends(asked.stored, wired):
-        if not isinstance(source, Result):
+        if not isinstance(source, Result) or not committed.weighs(path):
             continue
         indices = range(source.index, len(recording.entries), size)
         values = tuple(_shown(recording, index, source.place) for index in indices)

@@ -117,7 +117,11 @@ class OneUpdate:
         reference = _tree(self._reference(inputs, before, path))
         unfit = self._stage.unfit(inputs, reference)
         if not unfit.accepted:
-            return Statistic(math.inf, f"{unfit.where}: the update program is of another rule")
+            # Not a word about the trainer, who took the program that the contract names.
+            raise ProgramError(
+                f"{unfit.where}: the contract's update program is of another rule than its "
+                "optimizer; no step is judged by it"
+            )
         residuals = self._stage.residuals(inputs, _tree(after), reference)
         return largest(residual.worst for residual in residuals)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from anh_jax.attested_run import run_id
+from anh_jax.audit import recording_refutation
 from anh_jax.audit.operator import Committed
 from anh_jax.audit.recording import FolderRecording, RecordingWriter, gradient_inputs, record
 from anh_jax.audit.recording_refutation import judge_recording
@@ -25,7 +26,9 @@ from anh_jax.audit.wiring import Argument, Known, Result, wiring
 from anh_jax.digest.host import tree_digest
 from anh_jax.errors import AnhError
 from anh_jax.program.interpret import read_stored
+from anh_jax.program.tree import leaves_of, path_text
 from anh_jax.workbench import MeshSizes
+from attest.contract import Numerics
 from attest.envelope import sign
 from attest.errors import AttestError, RefusedError
 from attest.merkle import tree_root
@@ -230,6 +233,29 @@ def test_recording_that_ends_elsewhere_is_refuted(end_file) -> None:
     found = judged(end_file)
     assert found.refuted and "another gradient than the row commits" in found.words
     assert len(end_file.to_bytes()) < 1 << 20
+
+
+def test_end_of_a_gradient_that_is_rounding_alone_refutes_nothing(
+    end_file, scaled, trainers, monkeypatch
+) -> None:
+    path = end_file.committed.header.path
+    assert path[0] == "gradient"
+    name, row = path_text(path[1:]), scaled.opened.signed.row
+    names = frozenset(path_text(p) for p in leaves_of(scaled.opened.outputs["gradient"]))
+    committed = Committed(
+        trainers.BAD, "blake3", row.gradient_root, scaled.opened.outputs, TOLERANCE, names
+    )
+    assert refute_end(scaled.asked(scaled.honest()), committed) is None
+    named, end = property(lambda contract: (name,)), recording_refutation._end
+
+    def end_by_such_a_contract(*arguments):
+        with monkeypatch.context() as patch:  # after its id was checked
+            patch.setattr(Numerics, "null_gradients", named)
+            return end(*arguments)
+
+    monkeypatch.setattr(recording_refutation, "_end", end_by_such_a_contract)
+    with pytest.raises(RefusedError, match="all of it is rounding"):
+        judged(end_file)
 
 
 def test_honest_end_is_no_file(recorded, trainers) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ import pytest
 from anh_jax.audit.init_refutation import judge_init
 from anh_jax.audit.refuting_steps import Spot, refute_start, refute_step, step_file_of, worst_spot
 from anh_jax.audit.step_refutation import judge_step
+from anh_jax.bounds.statistic import Statistic
+from anh_jax.bounds.update_stage import UpdateStage
 from anh_jax.digest.host import tree_digest
 from anh_jax.errors import AnhError, ProgramError
 from anh_jax.workbench import MeshSizes
@@ -245,6 +248,17 @@ def test_rules_that_are_no_table_are_refused(opened_honestly, monkeypatch) -> No
     monkeypatch.setattr(step_refutation, "_check_parts", lambda unused: None)
     with pytest.raises(RefusedError, match="has no rule that a file can show"):
         judge_step(dataclasses.replace(file, parts=dataclasses.replace(file.parts, rules=b"[]")))
+
+
+def test_update_program_that_is_not_its_optimizer_refutes_no_trainer(
+    opened_honestly, monkeypatch
+) -> None:
+    """Whoever followed the contract has done nothing wrong; the contract's author has."""
+    file = opened_honestly(KERNEL)
+    other = Statistic(math.inf, "parameters/kernel")
+    monkeypatch.setattr(UpdateStage, "unfit", lambda *unused: other)
+    with pytest.raises(ProgramError, match="of another rule than its optimizer"):
+        judge_step(file)
 
 
 def test_row_that_not_all_workers_signed_is_no_claim_of_the_run(opened_honestly, honest) -> None:
