@@ -29,13 +29,14 @@ def prove(
 ) -> Path:
     """Log what is signed but not logged yet, then write run proof and policy; return the proof.
 
-    Records by keys that the policy `reader` names go in first, should not all fit, and the lines of
-    witnesses that it names beside the log's own. Raises
-    InputError where the run is not final: there is nothing to prove then.
+    Records by keys that the policy `reader` names go in first, should not all fit, and of the
+    checkpoint's witness lines those by its witnesses stay; without one, the log's own witness's.
+    Raises InputError where the run is not final: there is nothing to prove then.
     """
     if not run.has_statement("final"):
         raise InputError(
-            f"{run.root}: the run is not final; go on with 'anh resume {run.root}' first"
+            f"{run.root}: the run is not final; go on with 'anh resume {run.root}' first, "
+            "or, where the loop is your own, let it come to its end"
         )
     Shipper(run.root, log).drain()
     return write_proof(run, log, output=output, reader=reader)
@@ -52,8 +53,8 @@ def write_proof(
     preferred |= set() if reader is None else {entry.keyid for entry in reader.keys}
     names, note = log.names, log.checkpoint()
     size = Checkpoint.from_text(Note.from_bytes(note).text).size
-    witnesses = [] if reader is None else [witness.key for witness in reader.witnesses]
-    shown = {KeyName.of(key) for key in (names.log, names.witness, *witnesses)}
+    named = [names.witness] if reader is None else [witness.key for witness in reader.witnesses]
+    shown = {KeyName.of(key) for key in (names.log, *named)}
 
     def with_known_lines(note: bytes) -> bytes:
         # A reader refuses a checkpoint with lines by witnesses that its policy does not name.

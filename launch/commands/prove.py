@@ -11,7 +11,7 @@ from launch.output import Form, emit, json_option
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where the proof goes.")
 @click.option("--policy", type=click.Path(path_type=Path), metavar="P",
-              help="A reader's policy: records by keys that it names go in first.")  # fmt: skip
+              help="A reader's: its keys' records go first, its witnesses are kept.")  # fmt: skip
 @json_option
 def command(run: Path, output: Path | None, policy: Path | None, form: Form) -> None:
     """Log what a run has signed and write its run proof."""
@@ -26,5 +26,5 @@ def command(run: Path, output: Path | None, policy: Path | None, form: Form) -> 
         path = prove(directory, log, output=output, reader=reader)
         size = log.size
     document = {"proof": str(path), "bytes": path.stat().st_size, "logSize": size}
-    check = f"check it: anh verify {path} --policy {run / 'policy.toml'}"
+    check = f"check it: anh verify {path} --policy {policy or run / 'policy.toml'}"
     emit(form, document, [f"{path}: {document['bytes']:,} bytes, log of {size} records", check])
