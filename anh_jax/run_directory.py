@@ -88,7 +88,8 @@ class RunDirectory:
         """Make the folders of a new run; refuse a folder that already holds something."""
         if root.exists() and any(root.iterdir()):
             raise AnhError(
-                f"{root}: exists already; go on with 'anh resume {root}' or name another"
+                f"{root}: holds files already; name another folder (a run of 'anh train' that was "
+                f"stopped goes on with 'anh resume {root}')"
             )
         try:
             for folder in _FOLDERS:

@@ -75,7 +75,7 @@ def _scanned(found: Scanned) -> Answer:
         "stepsUnattestable": list(found.unseen),
         "first": None if first is None else _step_document(first),
     }
-    rows = [("judged", f"{found.judged:,} steps within bounds, in order: another execution class")]
+    rows = [("judged", f"{found.judged:,} steps within bounds, in order: no bits to compare")]
     if unseen:
         rows += [("not judged", f"{unseen:,} steps; the first: {printable(found.reason)}")]
     if first is not None:

@@ -27,7 +27,11 @@ def make_witness(directory: Path, name: str) -> VerifierKey:
 
 
 def open_witness(directory: Path) -> Witness:
-    """Open a witness; raises InputError where there is none."""
+    """Open a witness; raises CommandError where there is none, InputError for a damaged one."""
+    if not (directory / "keys" / "witness").exists():
+        raise CommandError(
+            f"{directory}: holds no witness; make one: anh witness init {directory} --name NAME"
+        )
     return Witness(directory / "memory", PrivateKey.load(directory / "keys" / "witness"))
 
 

@@ -137,6 +137,14 @@ def test_witness_cosigns_the_served_log_that_asks_it(
         assert process.wait(30) == 0
 
 
+@pytest.mark.parametrize("words", [["serve"], ["show"]])
+def test_directory_without_a_witness_says_how_to_make_one(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["witness", *words, str(tmp_path / "W")]) == 2
+    assert f"anh witness init {tmp_path / 'W'} --name NAME" in capsys.readouterr().err
+
+
 def test_port_that_is_taken_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["witness", "init", str(tmp_path / "W"), "--name", "w.example/a"]) == 0
     with serving("witness", "serve", str(tmp_path / "W")) as (began, _):
