@@ -55,7 +55,7 @@ def plant_command(
         form,
         facts,
         [
-            f"{faults:,} faulty steps are planted in {run_dir} and sealed in its log",
+            f"faults planted in {run_dir} and sealed in its log: {faults:,}",
             f"the answer is in {answer}; show it to no auditor",
             f"once receipts are there: anh canary check {run_dir} --answer {answer}",
         ],
