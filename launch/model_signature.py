@@ -53,8 +53,7 @@ def model_signature(final: Final, key: ec.EllipticCurvePrivateKey, name: str) ->
     That a folder holds these files is for the caller to check.
     """
     resources = [
-        {"algorithm": "sha256", "digest": file.sha256, "name": file.name}
-        for file in sorted(final.files, key=lambda file: file.name)
+        {"algorithm": "sha256", "digest": file.sha256, "name": file.name} for file in final.files
     ]
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
