@@ -221,7 +221,7 @@ def highest_level(policy: Policy) -> Level:
     a foreign auditor for `sampled`, two for `reproduced`.
     """
     own = trainer_operators(policy)
-    if not {witness.operator for witness in policy.witnesses} - own:
+    if policy.quorum_gap({witness.operator for witness in policy.witnesses} - own):
         return Level.LOGGED
     foreign = {entry.operator for entry in policy.of_role(Role.AUDITOR)} - own
     # Without a foreign monitor omissions are never checked, which holds the level down.

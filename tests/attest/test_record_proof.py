@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from attest.errors import AttestError, FormatError, RefusedError
+from attest.errors import AttestError, FormatError, InputError, RefusedError
 from attest.level import Level
 from attest.memory import Memory
 from attest.policy import load_policy, parse_policy, policy_text
@@ -102,6 +102,8 @@ def test_a_group_of_the_policy_that_has_not_cosigned_refuses(run: RunProof, poli
         groups=(WitnessGroup("abroad", 1, ("other",)),),
     )
     assert parse_policy(policy_text(asked)) == asked
+    with pytest.raises(InputError, match="no witness operator"):
+        replace(asked, groups=(WitnessGroup("abroad", 1, ("nobody",)),))
     with pytest.raises(RefusedError, match="of group abroad"):
         verify_record(exported(run, "final"), asked)
     met = replace(asked, groups=(WitnessGroup("any", 1, ("other", here.operator)),))

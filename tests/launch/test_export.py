@@ -88,6 +88,16 @@ def test_cose_asks_for_a_key_and_writes_two_files(
                                "-o", "out")  # fmt: skip
 
 
+def test_of_two_files_none_is_written_where_one_exists(
+    proven, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["key", "new", "notary"]) == 0
+    (here / "out.scitt").write_bytes(b"mine")
+    export = ["export", str(proven.root), "--to", "cose", "--key", "notary", "-o", "out"]
+    assert "out.scitt: exists" in refused(capsys, 2, *export)
+    assert not (here / "out.receipt").exists() and (here / "out.scitt").read_bytes() == b"mine"
+
+
 def test_weights_are_signed_only_if_they_are_the_final_records(
     proven, here: Path, key_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
