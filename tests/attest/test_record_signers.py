@@ -128,6 +128,15 @@ def test_workers_vouch_for_steps_of_their_attempt_alone(lab: ModuleType) -> None
     assert verify_record(logged(lab, right), policy(lab), run=proof_of(second)).exit_code == 0
 
 
+def test_an_attempt_vouches_for_steps_of_its_own_run_alone(lab: ModuleType) -> None:
+    made = lab.Lab()
+    run = proof_of(*made.opening())
+    made.train(1, 1, 1)
+    moved = made.step(1, 2, run=lab.Lab(name="other").run)
+    with pytest.raises(RefusedError, match="two runs"):
+        verify_record(logged(lab, moved), policy(lab), run=run)
+
+
 def test_a_segment_is_signed_by_the_first_worker(lab: ModuleType) -> None:
     made = lab.Lab(workers=2)
     run = proof_of(*made.opening())

@@ -40,6 +40,8 @@ def test_a_record_is_exported_and_verified(
     assert run(["export", str(proven.root / "run.proof"), "--to", "tlog-proof"]) == 0
     (file,) = here.glob("final-*.tlog-proof")
     assert run(["verify", str(file), "--policy", policy]) == 0
+    told_by_content = told(capsys, "inspect", str(file))
+    assert told_by_content["kind"] == "proof of one record"
     found = told(capsys, "verify", str(file), "--policy", policy)
     assert found["kind"] == "final" and found["exitCode"] == 0
     data = file.read_bytes()
