@@ -85,8 +85,5 @@ def check_quorum(head: Head, policy: Policy) -> None:
     Raises:
         RefusedError: (check `witness quorum`).
     """
-    hold(
-        len(head.times) >= policy.quorum,
-        "witness quorum",
-        f"{len(head.times)} witness operators cosigned, the policy asks for {policy.quorum}",
-    )
+    gap = policy.quorum_gap(head.times)
+    hold(not gap, "witness quorum", gap)

@@ -84,7 +84,7 @@ def _level(
     found: Findings, policy: Policy, counting: list[AuditLine], reproducers: set[str]
 ) -> Level:
     witnesses = found.proven.head.witnesses(other_than=found.lineage.trainer)
-    if len(witnesses) < policy.quorum:
+    if policy.quorum_gap(witnesses):
         return Level.LOGGED
     # What the prover leaves out could be the audit that refutes the run.
     if found.omissions.unchecked or _unanswered(found, policy):

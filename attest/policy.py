@@ -13,6 +13,11 @@
     vkey = "w.example+d41e9006+BO..."
     operator = "w.example"
 
+    [[groups]]                   # absent: any `quorum` operators are enough
+    name = "abroad"
+    needed = 1
+    members = ["w.example"]      # operators, or groups before this one
+
     [[keys]]
     role = "author"              # author, run, auditor, monitor, reporter
     public = "9f1c..."           # 64 hex digits, or a vkey
@@ -62,6 +67,7 @@ from attest.trust import (
     Requirement,
     WitnessEntry,
 )
+from attest.witness_groups import WitnessGroup
 
 __all__ = ["MAX_POLICY_BYTES", "load_policy", "parse_policy", "policy_text", "self_policy"]
 
@@ -101,7 +107,7 @@ def parse_policy(text: str) -> Policy:
     # The parser recurses on nested arrays, and converts integers of any length.
     except (ValueError, RecursionError) as error:
         raise InputError(f"not TOML: {error}") from None
-    names = ("version", "quorum", "max_status_age", "log", "witnesses", "keys")
+    names = ("version", "quorum", "max_status_age", "log", "witnesses", "groups", "keys")
     top = Table(values, "", (*names, "accept", "sample", "numerics", "require"))
     if top.integer("version") != 1:
         raise InputError("version: this program reads policies of version 1")
@@ -119,6 +125,7 @@ def parse_policy(text: str) -> Policy:
         numerics=_numerics(top.table("numerics", _NUMERICS_FIELDS)),
         max_status_age=top.integer("max_status_age", DEFAULT_STATUS_AGE),
         require=_require(top.table("require", ("level", "properties"))),
+        groups=tuple(_group(t) for t in top.tables("groups", ("name", "needed", "members"))),
     )
 
 
@@ -130,6 +137,9 @@ def policy_text(policy: Policy) -> str:
     lines += _owner_lines(policy.log.key, policy.log.operator)
     for witness in policy.witnesses:
         lines += ["", "[[witnesses]]", *_owner_lines(witness.key, witness.operator)]
+    for group in policy.groups:
+        lines += ["", "[[groups]]", f"name = {_quoted(group.name)}", f"needed = {group.needed}"]
+        lines += [f"members = {_list(group.members)}"]
     for entry in policy.keys:
         lines += ["", "[[keys]]", *_key_lines(entry)]
     if policy.contracts or policy.runs:
@@ -179,6 +189,10 @@ def _log(table: Table) -> LogEntry:
 
 def _witness(table: Table) -> WitnessEntry:
     return WitnessEntry(_vkey(table, "vkey"), table.text("operator"))
+
+
+def _group(table: Table) -> WitnessGroup:
+    return WitnessGroup(table.text("name"), table.integer("needed"), table.texts("members"))
 
 
 def _key(table: Table) -> KeyEntry:

@@ -5,11 +5,13 @@ word: assurance counts operators, never keys, and only those other than the trai
 """
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from attest.errors import InputError
 from attest.keys import ALG_COSIGNATURE, ALG_ED25519, Role, VerifierKey, keyid
 from attest.level import Level
+from attest.witness_groups import WitnessGroup, check_groups, unmet_group
 
 __all__ = [
     "CAP_FIELDS",
@@ -120,7 +122,8 @@ class Policy:
 
     Empty `contracts` and `runs` accept any of a named author. Empty `sources` means that each
     audit's sample rests on its own auditor's intent; otherwise exactly these auditor keyids are the
-    sources of every sample. `max_status_age` is seconds of witness time.
+    sources of every sample. `max_status_age` is seconds of witness time. `groups` ask for more than
+    the count `quorum` does: each that lies in no other must have cosigned.
 
     Raises:
         InputError: naming the key that is wrong.
@@ -136,12 +139,22 @@ class Policy:
     numerics: NumericsDemand = NumericsDemand()
     max_status_age: int = DEFAULT_STATUS_AGE
     require: Requirement = Requirement()
+    groups: tuple[WitnessGroup, ...] = ()
 
     def __post_init__(self) -> None:
         _check_log_keys(self)
         _check_quorum(self)
         _check_keys(self)
         _check_numbers(self)
+
+    def quorum_gap(self, cosigners: Collection[str]) -> str:
+        """Say what a quorum lacks where these operators cosigned; "" if nothing."""
+        if len(cosigners) < self.quorum:
+            return f"{len(cosigners)} witness operators cosigned, the policy asks for {self.quorum}"
+        group = unmet_group(self.groups, cosigners)
+        if group is None:
+            return ""
+        return f"of group {group.name} fewer members cosigned than the {group.needed} asked for"
 
     def find(self, keyid: str, role: Role) -> KeyEntry | None:
         """Return the entry of a key in a role, or None."""
@@ -197,6 +210,7 @@ def _check_quorum(policy: Policy) -> None:
         raise InputError(
             f"quorum: {policy.quorum} is not between 1 and the {len(operators)} witness operators"
         )
+    check_groups(policy.groups, operators)
 
 
 def _check_keys(policy: Policy) -> None:

@@ -53,6 +53,7 @@ VERBS = (
     Verb("diff", CHECK, "Compare two runs and name the first step that differs."),
     Verb("digest", CHECK, "Print the state digest of a step, or predict its cost."),
     Verb("open", CHECK, "Open one tile of a state as a file that anyone can check."),
+    Verb("export", CHECK, "Write a record in a format that other tools read."),
     Verb("inspect", CHECK, "Say what a file of ours holds."),
     Verb("policy", CHECK, "Write, print or check a policy."),
     Verb("key", CHECK, "Make and show Ed25519 keys."),

@@ -43,10 +43,16 @@ _EXTRAS = dict.fromkeys(_TRAIN.split(), "train") | {
     "starlette": "service",
     "uvicorn": "service",
     "httptools": "service",
+    "cryptography": "release",
     "web3": "chain",
     "eth_account": "chain",
 }
-_PURPOSE = {"train": "training", "service": "service", "chain": "chain"}
+_PURPOSE = {
+    "train": "training",
+    "service": "service",
+    "chain": "chain",
+    "release": "signing weights",
+}
 
 
 def debugging() -> bool:

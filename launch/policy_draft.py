@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from attest.errors import AttestError, FormatError
+from attest.errors import AttestError, FormatError, InputError
 from attest.keys import ALG_COSIGNATURE, ALG_ED25519, Role, VerifierKey, check_public_key
 from attest.level import Level
 from attest.numerics_class import CLASSES
 from attest.policy import load_policy
+from attest.tlog_policy import MAX_TLOG_POLICY_BYTES, TlogPolicy, parse_tlog_policy
 from attest.trust import (
     KeyEntry,
     LogEntry,
@@ -20,6 +21,7 @@ from attest.trust import (
     Requirement,
     WitnessEntry,
 )
+from attest.witness_groups import WitnessGroup, fewest
 from launch.errors import CommandError
 from launch.key_home import find_key, locate
 
@@ -37,6 +39,7 @@ class Draft:
     """What the options of `anh policy new` say; None and empty keep what `like` has."""
 
     like: Path | None = None
+    tlog_policy: Path | None = None
     log: str | None = None
     witnesses: Sequence[str] = ()
     quorum: int | None = None
@@ -53,22 +56,56 @@ def build(draft: Draft) -> Policy:
     keys = tuple(_key_entry(role, text) for role, text in draft.keys)
     named = {entry.public for entry in keys}
     kept = () if base is None else tuple(key for key in base.keys if key.public not in named)
-    witnesses = tuple(_witness(text) for text in draft.witnesses)
-    if not witnesses and base is not None:
-        witnesses = base.witnesses
-    operators = len({witness.operator for witness in witnesses})
+    quorum = _quorum(draft, base)
     return Policy(
         log=_log(draft, base),
-        witnesses=witnesses,
-        # A majority of operators, so that one careless witness cannot speak for all.
-        quorum=operators // 2 + 1 if draft.quorum is None else draft.quorum,
+        witnesses=quorum.witnesses,
+        quorum=quorum.least,
         keys=kept + keys,
         contracts=tuple(draft.contracts) or (() if base is None else base.contracts),
         runs=() if base is None else base.runs,
         sources=() if base is None else base.sources,
         numerics=_numerics(draft, base),
         require=_requirement(draft, base),
+        groups=quorum.groups,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Quorum:
+    """Which witnesses there are, and how many of them, or which groups, must cosign."""
+
+    witnesses: tuple[WitnessEntry, ...]
+    least: int
+    groups: tuple[WitnessGroup, ...] = ()
+
+
+def _quorum(draft: Draft, base: Policy | None) -> _Quorum:
+    if draft.tlog_policy is not None:
+        if draft.witnesses or draft.quorum is not None:
+            raise CommandError(
+                "--from-tlog-policy: its file says which witnesses and how many, so leave out "
+                "--witness and --quorum"
+            )
+        imported = _imported(draft.tlog_policy)
+        return _Quorum(imported.witnesses, fewest(imported.groups), imported.groups)
+    witnesses = tuple(_witness(text) for text in draft.witnesses)
+    groups: tuple[WitnessGroup, ...] = ()
+    if not witnesses and base is not None:
+        witnesses, groups = base.witnesses, base.groups
+    operators = len({witness.operator for witness in witnesses})
+    # A majority of operators, so that one careless witness cannot speak for all.
+    usual = fewest(groups) if groups else operators // 2 + 1
+    return _Quorum(witnesses, usual if draft.quorum is None else draft.quorum, groups)
+
+
+def _imported(path: Path) -> TlogPolicy:
+    with path.open("rb") as stream:
+        data = stream.read(MAX_TLOG_POLICY_BYTES + 1)
+    try:
+        return parse_tlog_policy(data)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def owned(text: str, option: str) -> Owned:
@@ -114,15 +151,28 @@ def _key_entry(role: Role, text: str) -> KeyEntry:
 
 
 def _log(draft: Draft, base: Policy | None) -> LogEntry:
+    known = () if draft.tlog_policy is None else _imported(draft.tlog_policy).logs
     if draft.log is None:
-        if base is None:
-            raise CommandError("name the log: --log VKEY=OPERATOR, or --like D/policy.toml")
-        return base.log
+        return _log_not_named(known, draft, base)
     said = owned(draft.log, "--log")
     key = _vkey(said.key, "--log")
     if key.algorithm != ALG_ED25519:
         raise CommandError(f"--log {said.key}: a log's vkey has algorithm 0x01, not a witness's")
+    if known and key not in known:
+        raise CommandError(f"--log {said.key}: is not among the logs of {draft.tlog_policy}")
     return LogEntry(key.name, key, said.operator)
+
+
+def _log_not_named(known: Sequence[VerifierKey], draft: Draft, base: Policy | None) -> LogEntry:
+    if len(known) == 1:
+        # The file names no operator: the log's own name stands for whoever runs it.
+        return LogEntry(known[0].name, known[0], known[0].name)
+    if known:
+        names = ", ".join(key.name for key in known[:8])
+        raise CommandError(f"{draft.tlog_policy}: names several logs ({names}): choose one, --log")
+    if base is None:
+        raise CommandError("name the log: --log VKEY=OPERATOR, or --like D/policy.toml")
+    return base.log
 
 
 def _witness(text: str) -> WitnessEntry:
@@ -171,7 +221,7 @@ def highest_level(policy: Policy) -> Level:
     a foreign auditor for `sampled`, two for `reproduced`.
     """
     own = trainer_operators(policy)
-    if not {witness.operator for witness in policy.witnesses} - own:
+    if policy.quorum_gap({witness.operator for witness in policy.witnesses} - own):
         return Level.LOGGED
     foreign = {entry.operator for entry in policy.of_role(Role.AUDITOR)} - own
     # Without a foreign monitor omissions are never checked, which holds the level down.

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from attest.tlog_proof import HEAD
 from launch.description import Description, unknown
 
 
@@ -12,6 +13,8 @@ def describe_text(path: Path, data: bytes) -> Description:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise unknown(path) from None
+    if data.startswith(HEAD):
+        return _tlog_proof(data)
     if "\n\n\N{EM DASH} " in text:
         return _log_checkpoint(data)
     if text.count("+") >= 2 and len(text.strip().split()) == 1:
@@ -22,6 +25,22 @@ def describe_text(path: Path, data: bytes) -> Description:
         groups = re.findall(r"^([a-z_]+):", text, re.MULTILINE)
         return Description("resolved configuration", [("groups", ", ".join(groups) or "none")])
     raise unknown(path)
+
+
+def _tlog_proof(data: bytes) -> Description:
+    from attest.checkpoint import Checkpoint
+    from attest.envelope import Envelope
+    from attest.note import Note
+    from attest.proof import ProofRecord
+    from attest.tlog_proof import TlogProof
+
+    proof = TlogProof.from_bytes(data)
+    head = Checkpoint.from_text(Note.from_bytes(proof.note).text)
+    facts = [("index", str(proof.index)), ("log", f"{head.origin}, {head.size} entries")]
+    if proof.extra is not None:
+        record = ProofRecord.read(proof.index, Envelope.from_bytes(proof.extra))
+        facts += [("record", record.hash), ("kind", record.statement.KIND)]
+    return Description("proof of one record", facts, ["'anh verify FILE --policy P' checks it"])
 
 
 def _log_checkpoint(data: bytes) -> Description:

@@ -37,6 +37,8 @@ def _key_options(function: Any) -> Any:
 @command.command()
 @click.argument("file", type=_PATH)
 @click.option("--like", type=_PATH, help="Start from this policy, for example D/policy.toml.")
+@click.option("--from-tlog-policy", type=_PATH, metavar="FILE",
+              help="Take log, witnesses and quorum from a C2SP tlog-policy.")  # fmt: skip
 @click.option("--log", metavar="VKEY=OPERATOR", help="Trust this log.")
 @click.option("--witness", multiple=True, metavar="VKEY=OPERATOR", help="Trust this witness.")
 @click.option("--quorum", type=int, help="Witness operators needed; a majority by default.")
@@ -57,6 +59,7 @@ def new(*, file: Path, form: Form, **said: Any) -> None:
     policy = build(
         Draft(
             like=said["like"],
+            tlog_policy=said["from_tlog_policy"],
             log=said["log"],
             witnesses=said["witness"],
             quorum=said["quorum"],
@@ -111,6 +114,9 @@ def _document(policy: "Policy") -> dict[str, Any]:
         "logOperator": policy.log.operator,
         "witnesses": [{"name": w.key.name, "operator": w.operator} for w in policy.witnesses],
         "quorum": policy.quorum,
+        "groups": [
+            {"name": g.name, "needed": g.needed, "members": list(g.members)} for g in policy.groups
+        ],
         "keys": [
             {"role": e.role.value, "operator": e.operator, "public": e.public.hex()}
             for e in policy.keys
@@ -130,6 +136,10 @@ def _lines(policy: "Policy") -> list[str]:
     pairs = [
         ("log", f"{said['origin']} ({said['logOperator']})"),
         ("witnesses", f"{said['quorum']} of {witnesses}"),
+        *(
+            ("group", f"{g['name']}: {g['needed']} of {', '.join(g['members'])}")
+            for g in said["groups"]
+        ),
         *((e["role"], f"{e['operator']}  {e['public']}") for e in said["keys"]),
         ("required", said["requiredLevel"]),
         *(("property", f"{p['name']} by {p['operators']}") for p in said["properties"]),

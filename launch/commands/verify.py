@@ -26,6 +26,7 @@ _PATH = click.Path(path_type=Path)
 _OPENED = b'{"format":"anh opened tile'
 _REFUTATION = b'{"artifact":"'
 _RESULTS = b'{"checks":'
+_RECORD = b"c2sp.org/tlog-proof@"
 _CANARY = b'{"faults":'
 _STATES = (b'{"attempt":', b'{"key":"')
 
@@ -48,7 +49,7 @@ def command(
     log: str | None,
     form: Form,
 ) -> int:
-    """Check a run proof, an opening or audit results against a policy, or a refutation, offline.
+    """Check a run proof, a record, an opening or audit results against a policy, or a refutation.
 
     The first line says how far the run was checked and by whom; the others say what that is worth
     and what was not checked. The newest checkpoint of the log is remembered in $ANH_HOME/logs, so
@@ -80,6 +81,12 @@ def command(
         emit(form, answer.document, answer.lines)
         return answer.exit_code
     memory = memory_of(trusted, consistency_source(history=history, log=log))
+    if data.startswith(_RECORD):
+        from launch.record_verification import verify_record_file
+
+        shown = verify_record_file(data, trusted, proof, memory)
+        emit(form, shown.document, shown.lines)
+        return shown.exit_code
     if data.startswith(_OPENED):
         proof = _needed(proof, file)
         proof_data = read_file(proof)
