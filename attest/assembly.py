@@ -104,7 +104,9 @@ def assemble(
         status_checkpoint = None
     else:
         records.append(status)
-        seen = cast(Status, status.statement).log.size
+        told = cast(Status, status.statement)
+        others += [ProofRecord.read(i, log.entry(i)) for i in told.key_events]
+        seen = told.log.size
         shown.add(seen)
         if status_checkpoint is None and size > seen + 1:
             status_checkpoint = checkpoint_of(seen)

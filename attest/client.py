@@ -13,6 +13,7 @@ from attest.conflicts import check_conflicts
 from attest.head import Head, check_quorum, open_head
 from attest.inclusion import ProvenRecords, check_inclusion
 from attest.judgement import Findings, judge
+from attest.key_life import obey_key_events
 from attest.lineage import Lineage, check_lineage
 from attest.memory import Memory
 from attest.omissions import check_omissions
@@ -27,6 +28,7 @@ from attest.statements import (
     Final,
     Genesis,
     Intent,
+    KeyEvent,
     Nonce,
     Property,
     Segment,
@@ -51,6 +53,7 @@ _KINDS = (
     Audit,
     Property,
     Conflict,
+    KeyEvent,
     Status,
 )
 
@@ -98,16 +101,26 @@ def _judge_run(
     proof = proven.proof
     for record in proof.records:
         hold(isinstance(record.statement, _KINDS), "relevance", f"{record.where} has no place here")
+    life = obey_key_events(proof, policy)
+    policy = life.policy
     lineage = check_lineage(proof, policy)
     conflicts = check_conflicts(proof, policy, lineage)
     receipts = check_receipts(proof, policy, lineage)
     properties = check_properties(proof, policy, lineage)
     omissions = check_omissions(proven, policy, lineage, now=now)
-    uncounted = (*receipts.uncounted, *properties.uncounted, *conflicts)
+    uncounted = (*receipts.uncounted, *properties.uncounted, *conflicts, *life.uncounted)
     words = "" if artifact is None else _artifact_words(artifact, lineage, receipts)
     return judge(
         Findings(
-            proven, lineage, receipts, properties, omissions, uncounted, history, artifact=words
+            proven,
+            lineage,
+            receipts,
+            properties,
+            omissions,
+            uncounted,
+            history,
+            artifact=words,
+            key_events=life.obeyed,
         ),
         policy,
     )

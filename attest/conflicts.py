@@ -41,7 +41,7 @@ def check_conflicts(proof: RunProof, policy: Policy, lineage: Lineage) -> tuple[
             refuse("conflict", f"{record.where} shows two records signed for one place of this run")
         for role in (Role.REPORTER, Role.MONITOR):
             entry = policy.find(record.signer, role)
-            if entry is not None and entry.covers(record.index):
+            if entry is not None and entry.accuses(record.index):
                 check_signed(record, {entry.keyid: entry.public})
                 refuse("conflict", f"{record.where} is reported by {entry.operator}")
         bare.append(Uncounted(record, _why(conflict, lineage)))

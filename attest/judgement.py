@@ -35,6 +35,7 @@ class Findings:
     uncounted: tuple[Uncounted, ...]
     history: str
     artifact: str
+    key_events: int  # by owners whom the policy names, obeyed
 
 
 def judge(found: Findings, policy: Policy) -> Verdict:
@@ -264,6 +265,7 @@ def _checked(found: Findings) -> tuple[str, ...]:
     words = [] if found.history else ["history: the checkpoint extends the one remembered"]
     if not omissions.unchecked:
         words.append(f"omissions: by a status of {omissions.monitor}, {omissions.age:,} s old")
+    words += ["keys: events by their owners are obeyed"] if found.key_events else []
     return tuple(words)
 
 
@@ -279,8 +281,6 @@ def _doubts(found: Findings, policy: Policy) -> tuple[str, ...]:
         f"{operator} announced an audit and gave no receipt"
         for operator in _unanswered(found, policy)
     ]
-    if omissions.key_events:
-        doubts.append(f"{omissions.key_events} key events under the contract were not read")
     return (*doubts, *_uncounted(found))
 
 

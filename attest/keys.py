@@ -39,6 +39,7 @@ class Role(enum.Enum):
     WITNESS = "witness"
     REPORTER = "reporter"
     HOLDER = "holder"
+    OWNER = "owner"
 
 
 def keyid(public: bytes) -> str:

@@ -12,7 +12,7 @@ from typing import Protocol
 from attest.checkpoint import Checkpoint
 from attest.envelope import Envelope, sign
 from attest.errors import FormatError, RefusedError
-from attest.keys import PrivateKey
+from attest.keys import PrivateKey, keyid
 from attest.merkle import Frontier, leaf_hash
 from attest.note import Note
 from attest.one_story import OneStory, TwoStories
@@ -120,7 +120,7 @@ class _Survey:
         self._runs: dict[str, _RunIndices] = {}
         self._signers: set[str] = set()
         self._seen: set[bytes] = set()
-        self._events: list[tuple[int, str]] = []
+        self._events: list[tuple[int, KeyEvent]] = []
 
     def read(self, index: int, envelope: Envelope) -> None:
         """Take account of the next entry."""
@@ -141,7 +141,7 @@ class _Survey:
             case Intent(about="contract", target=self._contract):
                 self.contract_intents.append(index)
             case KeyEvent() as event:
-                self._events.append((index, event.subjects()[0].digest))
+                self._events.append((index, event))
                 return
             case _:
                 pass
@@ -173,8 +173,15 @@ class _Survey:
         )
 
     def key_events(self) -> tuple[int, ...]:
-        """Return the events of keys that have signed something under the contract."""
-        return tuple(index for index, keyid in self._events if keyid in self._signers)
+        """Return the events of keys that signed something under the contract, and of their line.
+
+        A key may have got its place from another that never signed here: back to the first.
+        """
+        names, before = set(self._signers), -1
+        while before != len(names):
+            before = len(names)
+            names |= {_key_of(e) for _, e in self._events if _successor_of(e) in names}
+        return tuple(i for i, e in self._events if names & {_key_of(e), _successor_of(e)})
 
     def _list(self, run: _RunIndices, index: int, statement: Statement) -> None:
         match statement:
@@ -220,6 +227,14 @@ class _Survey:
             if not isinstance(inside, Conflict):
                 runs.update(self._runs_of(envelope, inside))
         return runs
+
+
+def _key_of(event: KeyEvent) -> str:
+    return keyid(bytes.fromhex(event.key))
+
+
+def _successor_of(event: KeyEvent) -> str:
+    return "" if event.successor is None else keyid(bytes.fromhex(event.successor))
 
 
 def _contract_of(statement: Statement) -> str | None:

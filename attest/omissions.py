@@ -16,7 +16,7 @@ from attest.keys import Role
 from attest.lineage import Lineage
 from attest.proof import FULL_PROOF_BYTES, ProofRecord, encode_proof
 from attest.signers import check_operator, check_signed
-from attest.statements import Audit, Conflict, Intent, Property, RunEntries, Status
+from attest.statements import Audit, Conflict, Intent, KeyEvent, Property, RunEntries, Status
 from attest.trust import Policy
 
 __all__ = ["Omissions", "check_omissions"]
@@ -41,7 +41,6 @@ class Omissions:
     age: int = 0
     runs: int = 0
     finals: int = 0
-    key_events: int = 0
     burnt: frozenset[int] = frozenset()
 
     @property
@@ -82,7 +81,6 @@ def check_omissions(
         age=max(0, now - time) if time is not None else 0,
         runs=len(status.runs),
         finals=sum(len(run.finals) for run in status.runs),
-        key_events=len(status.key_events),
         burnt=_burnt(status, lineage),
     )
 
@@ -137,6 +135,7 @@ def _check_listed(proven: ProvenRecords, status: Status, lineage: Lineage) -> li
                 (Audit, own.audits),
                 (Property, own.properties),
                 (Conflict, own.conflicts),
+                (KeyEvent, status.key_events),
             )
         ),
     )

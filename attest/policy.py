@@ -24,6 +24,7 @@
     operator = "lab"
     from_index = 0               # first log index the key may sign at
     to_index = 1000              # the first it may not
+    owner = "77ab..."            # offline key whose events end this key and name others
 
     [accept]                     # absent: any contract of a named author, any run of it
     contracts = ["..."]
@@ -180,7 +181,7 @@ def self_policy(
 # --- reading ---
 
 _NUMERICS_FIELDS = ("classes", "min_k", "bad_fraction", "caps", "unmeasured")
-_KEY_FIELDS = ("role", "public", "operator", "from_index", "to_index")
+_KEY_FIELDS = ("role", "public", "operator", "from_index", "to_index", "owner")
 
 
 def _log(table: Table) -> LogEntry:
@@ -202,6 +203,7 @@ def _key(table: Table) -> KeyEntry:
         operator=table.text("operator"),
         from_index=table.integer("from_index", 0),
         to_index=table.integer("to_index") if table.has("to_index") else None,
+        owner=_public(table, "owner", table.text("owner")) if table.has("owner") else None,
     )
 
 
@@ -272,6 +274,7 @@ def _key_lines(entry: KeyEntry) -> list[str]:
     lines += [f"operator = {_quoted(entry.operator)}"]
     lines += [f"from_index = {entry.from_index}"] if entry.from_index else []
     lines += [] if entry.to_index is None else [f"to_index = {entry.to_index}"]
+    lines += [] if entry.owner is None else [f"owner = {_quoted(entry.owner.hex())}"]
     return lines
 
 

@@ -8,7 +8,7 @@ from attest.contract import PropertyRule
 from attest.keys import Role
 from attest.lineage import Lineage
 from attest.proof import ProofRecord, RunProof
-from attest.signers import Uncounted, named_auditor
+from attest.signers import Uncounted, named_auditor, struck_auditor
 from attest.statements import Property
 from attest.trust import KeyEntry, Policy
 
@@ -56,7 +56,10 @@ def check_properties(proof: RunProof, policy: Policy, lineage: Lineage) -> Prope
         entry = named_auditor(policy, record, claim.auditor)
         if isinstance(entry, Uncounted):
             uncounted.append(entry)
-            continue
+            struck = struck_auditor(policy, record, claim.auditor)
+            if struck is None or claim.verdict == "met":
+                continue
+            entry = struck
         _check_claim(record, claim, rules.get(claim.name), lineage)
         said[claim.name].append((entry, claim))
     readings = tuple(_sum_up(rules[name], said[name], policy, lineage.trainer) for name in rules)

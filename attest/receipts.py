@@ -14,7 +14,7 @@ from attest.keys import Role
 from attest.lineage import Lineage
 from attest.proof import ProofRecord, RunProof
 from attest.sample import commitment, sample_steps
-from attest.signers import Uncounted, check_signed, named_auditor
+from attest.signers import Uncounted, check_signed, named_auditor, struck_auditor
 from attest.statements import Audit, Intent, Nonce, Source
 from attest.trust import KeyEntry, Policy
 
@@ -114,6 +114,9 @@ def _audit(
     audit = cast(Audit, record.statement)
     entry = named_auditor(policy, record, audit.auditor)
     if isinstance(entry, Uncounted):
+        struck = struck_auditor(policy, record, audit.auditor)
+        if struck is not None and audit.final == lineage.final_record.hash:
+            _check_outcome(record, audit, struck)
         return entry
     hold(audit.run == lineage.run, "audit", f"{record.where} is of run {audit.run}")
     hold(

@@ -28,7 +28,6 @@ _MALFORMED, _FORBIDDEN, _CONFLICT, _TOO_LARGE, _OUT_OF_PLACE = 400, 403, 409, 41
 RECORDS: Mapping[str, Rejection] = {
     "size": Rejection("is larger than a log entry may be", _TOO_LARGE),
     "statement": Rejection("is no statement of this protocol", _MALFORMED),
-    "kind": Rejection("is of a kind that this log does not take", _FORBIDDEN),
     "key": Rejection("comes with a public key that is malformed or of small order", _MALFORMED),
     "key-unknown": Rejection(
         "is signed by a key that this log does not know; hand in its public key too", _FORBIDDEN
@@ -81,6 +80,10 @@ RECORDS: Mapping[str, Rejection] = {
     ),
     "final-unknown": Rejection(
         "names a final record that is not the run's in the log", _OUT_OF_PLACE
+    ),
+    "key-origin": Rejection("is a key event for another log", _OUT_OF_PLACE),
+    "key-ended": Rejection(
+        "is signed by a key that its owner does not let sign at this index", _FORBIDDEN
     ),
     "status-head": Rejection(
         "is about another log, or about more entries than this log has", _OUT_OF_PLACE

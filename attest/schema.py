@@ -270,6 +270,7 @@ ORDINAL = integer(1)
 Hex64: TypeAlias = Annotated[str, HEX64]
 OptionalHex64: TypeAlias = Annotated[str | None, optional(HEX64)]
 PublicKey: TypeAlias = Annotated[str, PUBLIC_KEY]
+OptionalPublicKey: TypeAlias = Annotated[str | None, optional(PUBLIC_KEY)]
 KeyRole: TypeAlias = Annotated[Role, Rule(_load_role, lambda role: role.value)]
 HexFloat: TypeAlias = Annotated[str, HEX_FLOAT]
 OptionalHexFloat: TypeAlias = Annotated[str | None, optional(HEX_FLOAT)]

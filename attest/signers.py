@@ -17,6 +17,7 @@ __all__ = [
     "covering_key",
     "named_auditor",
     "signed_in_role",
+    "struck_auditor",
 ]
 
 
@@ -68,11 +69,24 @@ def named_auditor(policy: Policy, record: ProofRecord, claimed: str) -> KeyEntry
     """
     entry = policy.find(record.signer, Role.AUDITOR)
     if entry is None or not entry.covers(record.index):
-        return Uncounted(record)
+        ended = entry is not None and any(e.index <= record.index for e in entry.endings)
+        return Uncounted(record, "is signed by a key that its owner ended before" if ended else "")
     check_signed(record, {entry.keyid: entry.public})
     if claimed != entry.operator:
         return Uncounted(record, f"says {claimed}, the policy gives its key to {entry.operator}")
     return entry
+
+
+def struck_auditor(policy: Policy, record: ProofRecord, claimed: str) -> KeyEntry | None:
+    """Return whose auditor's record this is if its key was ended only after it had been logged.
+
+    For a run such a record counts no more; what it says against the run still does.
+    """
+    entry = policy.find(record.signer, Role.AUDITOR)
+    if entry is None or entry.covers(record.index) or not entry.accuses(record.index):
+        return None
+    check_signed(record, {entry.keyid: entry.public})
+    return entry if claimed == entry.operator else None
 
 
 def check_operator(record: ProofRecord, claimed: str, entry: KeyEntry) -> None:

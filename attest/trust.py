@@ -16,6 +16,7 @@ from attest.witness_groups import WitnessGroup, check_groups, unmet_group
 __all__ = [
     "CAP_FIELDS",
     "KEY_ROLES",
+    "Ending",
     "KeyEntry",
     "LogEntry",
     "NumericsDemand",
@@ -61,14 +62,28 @@ class WitnessEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """Hold an owner's word that a key signs nothing from `index` on, logged at index `logged`."""
+
+    index: int
+    logged: int
+
+
+@dataclass(frozen=True, slots=True)
 class KeyEntry:
-    """Name a key: the one role it has, who holds it, and the log indices it may sign at."""
+    """Name a key: the one role it has, who holds it, and the log indices it may sign at.
+
+    `owner` is the public key whose key events are obeyed: endings of this key, and new keys of the
+    same role and operator. `endings` come from the log, never from a policy file.
+    """
 
     role: Role
     public: bytes
     operator: str
     from_index: int = 0
     to_index: int | None = None
+    owner: bytes | None = None
+    endings: tuple[Ending, ...] = ()
 
     @property
     def keyid(self) -> str:
@@ -77,6 +92,19 @@ class KeyEntry:
 
     def covers(self, index: int) -> bool:
         """Say whether the key may sign the record at a log index."""
+        return self._in_range(index) and all(index < ending.index for ending in self.endings)
+
+    def accuses(self, index: int) -> bool:
+        """Say whether the record at a log index counts against a run.
+
+        That one also counts which was struck out after it had been logged: else whoever signed
+        what he regrets would call the key stolen.
+        """
+        return self._in_range(index) and all(
+            index < max(ending.index, ending.logged) for ending in self.endings
+        )
+
+    def _in_range(self, index: int) -> bool:
         return self.from_index <= index and (self.to_index is None or index < self.to_index)
 
 
@@ -170,7 +198,8 @@ class Policy:
     def public_keys(self) -> frozenset[bytes]:
         """Return every public key the policy names, whatever its role."""
         witnesses = {witness.key.public for witness in self.witnesses}
-        return frozenset({self.log.key.public} | witnesses | {e.public for e in self.keys})
+        owners = {entry.owner for entry in self.keys if entry.owner is not None}
+        return frozenset({self.log.key.public} | witnesses | owners | {e.public for e in self.keys})
 
     def operators(self) -> frozenset[str]:
         """Return every operator the policy names."""
@@ -221,13 +250,26 @@ def _check_keys(policy: Policy) -> None:
     for entry in policy.keys:
         if entry.role not in KEY_ROLES:
             raise InputError(f"keys.role: {entry.role.value} keys have no place under [[keys]]")
-        if not entry.covers(max(entry.from_index, 0)) or entry.from_index < 0:
+        empty = entry.to_index is not None and entry.to_index <= entry.from_index
+        if empty or entry.from_index < 0:
             raise InputError(f"keys.to_index: key {entry.public.hex()} has an empty index range")
+    _check_owners(policy.keys, frozenset(publics))
     if not policy.of_role(Role.AUTHOR):
         raise InputError("keys: name the key of the contract's author (role = 'author')")
     auditors = {entry.keyid for entry in policy.of_role(Role.AUDITOR)}
     if unknown := sorted(set(policy.sources) - auditors):
         raise InputError(f"sample.sources: {unknown[0]} is no auditor key of this policy")
+
+
+def _check_owners(keys: tuple[KeyEntry, ...], others: frozenset[bytes]) -> None:
+    operators: dict[bytes, str] = {}
+    for entry in keys:
+        if entry.owner is None:
+            continue
+        if entry.owner in others:
+            raise InputError(f"keys.owner: {entry.owner.hex()} has another role; one key, one role")
+        if operators.setdefault(entry.owner, entry.operator) != entry.operator:
+            raise InputError(f"keys.owner: {entry.owner.hex()} owns keys of two operators")
 
 
 def _check_numbers(policy: Policy) -> None:

@@ -14,9 +14,9 @@ from attest.envelope import MAX_ENVELOPE_BYTES, Envelope, verify_signatures
 from attest.errors import FormatError, RefusedError
 from attest.keys import check_public_key, keyid
 from attest.log.placement import Place, misplaced
-from attest.log.register import SIGNING_ROLES, LoggedRecord
+from attest.log.register import LoggedRecord, roles_shown
 from attest.rejections import RECORDS, reject
-from attest.statements import Attempt, Final, Genesis, Segment, Step
+from attest.statements import Attempt, Final, Genesis, KeyEvent, Segment, Step
 
 # What a record is refused for, code by code, in the order of the checks.
 REFUSALS: Mapping[str, str] = {code: said.words for code, said in RECORDS.items()}
@@ -103,13 +103,15 @@ class Admission:
         if candidate.logged.signers != logged.signers:
             reject("signer-differs", _name(candidate.logged))
 
-    def take(self, candidate: Candidate) -> None:
-        """Check that the record may come next, and count it in.
+    def take(self, candidate: Candidate, index: int) -> None:
+        """Check that the record may come next, at this index, and count it in.
 
         Raises:
             RejectedError: whose `check` is the code.
         """
         entry = candidate.logged
+        if not all(self.place.register.may_sign(signer, index) for signer in entry.signers):
+            reject("key-ended", _name(entry))
         if code := misplaced(self.place, entry):
             reject(code, _name(entry))
         for signer in entry.signers:
@@ -124,13 +126,11 @@ class Admission:
             RejectedError: whose `check` is the code.
         """
         entry = candidate.logged
-        if type(entry.statement) not in SIGNING_ROLES:
-            reject("kind", _name(entry))
         expected = self._expected_keys(entry)
         if tuple(sorted(expected)) != entry.signers:
             reject("signers", _name(entry))
-        role = SIGNING_ROLES[type(entry.statement)]
-        if any(self.place.register.roles.get(signer, role) is not role for signer in entry.signers):
+        roles = self.place.register.roles
+        if any(roles.get(name, role) is not role for name, role in roles_shown(entry).items()):
             reject("key-role", _name(entry))
         try:
             verify_signatures(candidate.envelope, expected)
@@ -157,6 +157,8 @@ class Admission:
                 if state is None:
                     reject("run-unknown", _name(entry))
                 return {keyid(state.public): state.public}
+            case KeyEvent() as event:
+                return {keyid(public): public for public in event.signers}
             case _:
                 return self._declared_key(entry)
 

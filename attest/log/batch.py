@@ -63,11 +63,11 @@ class Batch:
             return known
         if self._frozen:
             reject("frozen", f"record {candidate.logged.record[:16]}")
+        index = self._size + len(self.entries)
         try:
-            self.admission.take(candidate)
+            self.admission.take(candidate, index)
         except RefusedError as error:
             raise self._explained(error, candidate.envelope, candidate.logged) from None
-        index = self._size + len(self.entries)
         self.entries.append(StoredEntry(index, candidate.logged.hash, candidate.leaf))
         self._pending[candidate.logged.hash] = candidate.logged
         self._indices[candidate.logged.hash] = index

@@ -126,7 +126,7 @@ class _Walk:
         admission = Admission(place)
         try:
             candidate = admission.inspect(Envelope.from_bytes(entry.leaf))
-            admission.take(candidate)
+            admission.take(candidate, entry.index)
         except (RefusedError, FormatError) as error:
             raise damaged_entry(entry.index, str(error)) from None
         if candidate.logged.hash != entry.record:

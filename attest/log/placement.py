@@ -14,6 +14,7 @@ from attest.statements import (
     Final,
     Genesis,
     Intent,
+    KeyEvent,
     Nonce,
     Property,
     Segment,
@@ -64,6 +65,8 @@ def misplaced(place: Place, entry: LoggedRecord) -> str | None:
             return None if state and state.final == final else "final-unknown"
         case Status() as status:
             return _status(place, status)
+        case KeyEvent(origin=origin):
+            return None if origin == place.origin else "key-origin"
         case _:
             return None
 

@@ -20,6 +20,7 @@ from attest.statements import (
     Genesis,
     Held,
     Intent,
+    KeyEvent,
     Nonce,
     Property,
     Segment,
@@ -30,7 +31,7 @@ from attest.statements import (
     decode_statement,
 )
 
-# Who may sign what. Kinds that are not here are not admitted.
+# Who may sign what: every kind has its role.
 SIGNING_ROLES: Mapping[type[Statement], Role] = {
     ContractStatement: Role.AUTHOR,
     Genesis: Role.RUN,
@@ -45,7 +46,23 @@ SIGNING_ROLES: Mapping[type[Statement], Role] = {
     Status: Role.MONITOR,
     Held: Role.HOLDER,
     Conflict: Role.REPORTER,
+    KeyEvent: Role.OWNER,
 }
+
+
+def roles_shown(entry: LoggedRecord) -> dict[str, Role]:
+    """Return the role that each key shows which signed a record or is named in a key event."""
+    role = SIGNING_ROLES[type(entry.statement)]
+    roles = dict.fromkeys(entry.signers, role)
+    if isinstance(entry.statement, KeyEvent):
+        event = entry.statement
+        roles[_keyid(event.owner)] = role
+        roles |= {_keyid(key): event.role for key in (event.key, event.successor) if key}
+    return roles
+
+
+def _keyid(public: str) -> str:
+    return keyid(bytes.fromhex(public))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +130,15 @@ class AttemptState:
     segment_tail: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """Hold what a key's owner (a public key) says: the first index to sign at, and the end."""
+
+    owner: str
+    start: int
+    end: int | None = None
+
+
 _Value = TypeVar("_Value")
 _ABSENT = object()
 
@@ -129,6 +155,7 @@ class Register:
     contracts: dict[str, None] = field(default_factory=dict[str, None])
     runs: dict[str, RunState] = field(default_factory=dict[str, RunState])
     attempts: dict[str, AttemptState] = field(default_factory=dict[str, AttemptState])
+    lives: dict[str, KeyState] = field(default_factory=dict[str, KeyState])
     _journal: list[tuple[dict[str, Any], str, Any]] = field(
         default_factory=list[tuple[dict[str, Any], str, Any]]
     )
@@ -152,9 +179,9 @@ class Register:
 
     def observe(self, entry: LoggedRecord) -> None:
         """Take account of one more entry of the log."""
-        role = SIGNING_ROLES[type(entry.statement)]
+        shown = roles_shown(entry)
         for signer in entry.signers:
-            self._set(self.roles, signer, role)
+            self._set(self.roles, signer, shown[signer])
         match entry.statement:
             case Step() as step:
                 self._extend(step.attempt, step=step.row.step, tail=entry.row_hash())
@@ -171,8 +198,29 @@ class Register:
             case Final() as final:
                 run = replace(self.runs[final.run], final=entry.record)
                 self._set(self.runs, final.run, run)
+            case KeyEvent() as event:
+                self._observe_key_event(event)
             case _:
                 return
+
+    def may_sign(self, signer: str, index: int) -> bool:
+        """Tell whether a key's owner, if the log knows one, lets it sign the record at an index."""
+        life = self.lives.get(signer)
+        return life is None or life.start <= index and (life.end is None or index < life.end)
+
+    def _observe_key_event(self, event: KeyEvent) -> None:
+        """Obey an event of the owner whom the key itself has named, by signing its endorsement."""
+        for public in event.signers:
+            self.introduce(public)
+        if event.ended is not None:
+            name = _keyid(event.ended)
+            life = self.lives.get(name)
+            if life is not None and life.owner == event.owner:
+                end = event.index if life.end is None else min(life.end, event.index)
+                self._set(self.lives, name, KeyState(life.owner, life.start, end))
+        # Who comes first is the owner: the key has said so, and cannot take it back.
+        if event.newcomer is not None and _keyid(event.newcomer) not in self.lives:
+            self._set(self.lives, _keyid(event.newcomer), KeyState(event.owner, event.index))
 
     def _extend(
         self,

@@ -1,7 +1,7 @@
 """The register at some size, stored beside the entries: a restart reads records only from there on.
 
     <SHA-256 of the rest, hex> 0A
-    {"attempts", "contracts", "publics", "roles", "root", "runs", "size"}
+    {"attempts", "contracts", "lives", "publics", "roles", "root", "runs", "size"}
 
 It follows from the entries and binds no one: a restart hashes all of them, holds the root they give
 to the one in here, and `anh log fsck` derives it again.
@@ -17,7 +17,7 @@ from typing import Any, cast
 from attest import canonical
 from attest.errors import FormatError, RefusedError
 from attest.keys import Role, keyid
-from attest.log.register import AttemptState, Register, RunState
+from attest.log.register import AttemptState, KeyState, Register, RunState
 from attest.log.store import Committed
 
 # Records between two snapshots: a restart reads so many in seconds.
@@ -38,6 +38,7 @@ class Snapshot:
         value: dict[str, canonical.JSON] = {
             "attempts": {name: _attempt(line) for name, line in register.attempts.items()},
             "contracts": tuple(sorted(register.contracts)),
+            "lives": {name: [k.owner, k.start, k.end] for name, k in register.lives.items()},
             "publics": tuple(sorted(public.hex() for public in register.publics.values())),
             "roles": {name: role.value for name, role in register.roles.items()},
             "root": self.at.root.hex(),
@@ -87,6 +88,7 @@ def _register(value: Mapping[str, Any]) -> Register:
     register.roles = {name: Role(role) for name, role in value["roles"].items()}
     register.publics = _by_keyid(value["publics"])
     register.contracts = dict.fromkeys(value["contracts"])
+    register.lives = {name: KeyState(*life) for name, life in value["lives"].items()}
     for name, (contract, public, attempts, reached, final) in value["runs"].items():
         register.runs[name] = RunState(contract, bytes.fromhex(public), attempts, reached, final)
     for name, (run, origin, workers, numbers, tail, segment_tail) in value["attempts"].items():

@@ -8,13 +8,14 @@ from typing import Annotated, Any, ClassVar
 from attest.canonical import JSON
 from attest.envelope import Envelope
 from attest.errors import FormatError
-from attest.keys import keyid
+from attest.keys import Role, keyid
 from attest.schema import (
     Count,
     Elsewhere,
     Hex64,
     Indices,
     KeyRole,
+    OptionalPublicKey,
     PublicKey,
     Rule,
     Text,
@@ -122,6 +123,8 @@ def _load_envelope(value: JSON, where: str) -> Envelope:
         raise FormatError(f"{where}: {error}", code=error.code) from None
 
 
+# Workers are vouched for by each attempt's run key; logs and witnesses are named by policies alone.
+_OWNED_ROLES = (Role.AUTHOR, Role.RUN, Role.AUDITOR, Role.MONITOR, Role.REPORTER, Role.HOLDER)
 _ENVELOPE = Rule(_load_envelope, lambda e: base64.b64encode(e.to_bytes()).decode())
 
 
@@ -153,7 +156,11 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class KeyEvent:
-    """Endorse, rotate or revoke a key for one role, from an index of the log `origin` on."""
+    """Endorse, rotate or revoke a key for one role, from an index of the log `origin` on.
+
+    Rotating ends `key` and lets `successor` sign in its place. The owner's offline key signs; a key
+    that begins (`newcomer`) signs too, so that nobody takes a stranger's key for his own.
+    """
 
     KIND: ClassVar[str] = "key-event"
 
@@ -162,6 +169,32 @@ class KeyEvent:
     role: KeyRole
     origin: Text
     index: Count
+    owner: PublicKey
+    successor: OptionalPublicKey
+
+    def __post_init__(self) -> None:
+        if self.role not in _OWNED_ROLES:
+            raise FormatError(f"key-event.role: {self.role} keys have no owner", code="field")
+        if (self.action == "rotate") != (self.successor is not None):
+            raise FormatError("key-event.successor: is for rotate, and only then", code="field")
+        if len({self.key, self.owner, self.successor}) != 3:
+            raise FormatError("key-event.key: owner and successor are other keys", code="field")
+
+    @property
+    def newcomer(self) -> str | None:
+        """Return the public key that may sign by this event, None if it only ends one."""
+        return self.key if self.action == "endorse" else self.successor
+
+    @property
+    def signers(self) -> tuple[bytes, ...]:
+        """Return the public keys that must sign: the owner's, and the newcomer if there is one."""
+        keys = (self.owner,) if self.newcomer is None else (self.owner, self.newcomer)
+        return tuple(bytes.fromhex(key) for key in keys)
+
+    @property
+    def ended(self) -> str | None:
+        """Return the public key that may no longer sign by this event, None if it ends none."""
+        return None if self.action == "endorse" else self.key
 
     def subjects(self) -> tuple[Subject, ...]:
         """Name the key by its keyid, the SHA-256 of its bytes."""

@@ -62,8 +62,24 @@ def conflict(lab: ModuleType, one: Envelope, two: Envelope) -> Envelope:
 def test_status_lists_every_record_under_the_contract_by_run(lab: ModuleType):
     one, two, other = lab.Lab(), lab.Lab(name="second"), lab.Lab(name="third", steps=7)
     final = one.final(3)
-    event = KeyEvent("revoke", lab.key("acme").public.hex(), Role.AUDITOR, ORIGIN, 3)
-    unrelated = KeyEvent("revoke", lab.key("nobody").public.hex(), Role.AUDITOR, ORIGIN, 3)
+    event = KeyEvent(
+        "revoke",
+        lab.key("acme").public.hex(),
+        Role.AUDITOR,
+        ORIGIN,
+        3,
+        lab.key("o").public.hex(),
+        None,
+    )
+    unrelated = KeyEvent(
+        "revoke",
+        lab.key("nobody").public.hex(),
+        Role.AUDITOR,
+        ORIGIN,
+        3,
+        lab.key("o").public.hex(),
+        None,
+    )
     envelopes = [
         one.published,  # 0
         other.published,
@@ -83,8 +99,8 @@ def test_status_lists_every_record_under_the_contract_by_run(lab: ModuleType):
         one.property("acme", final),
         conflict(lab, final, one.final(3, loss=1)),  # 18
         conflict(lab, one.steps[1][1], two.step(1, 1)),
-        lab.signed(event, "owner"),  # 20
-        lab.signed(unrelated, "owner"),
+        lab.signed(event, "o"),  # 20
+        lab.signed(unrelated, "o"),
         one.status("watch", ORIGIN, 3),  # 22
     ]
     log = Shown(lab, envelopes)
@@ -98,6 +114,24 @@ def test_status_lists_every_record_under_the_contract_by_run(lab: ModuleType):
     )
     assert statement.contract_intents == (6,)
     assert statement.key_events == (20,)
+
+
+def test_status_lists_the_events_of_a_keys_whole_line(lab: ModuleType):
+    trainer = lab.Lab()
+    names = ("first", "second", "acme", "later")
+
+    def rotated(old: str, new: str) -> Envelope:
+        key, successor = (lab.key(name).public.hex() for name in (old, new))
+        owner = lab.key("acme-owner").public.hex()
+        event = KeyEvent("rotate", key, Role.AUDITOR, ORIGIN, 0, owner, successor)
+        return lab.signed(event, "acme-owner", new)
+
+    line = [rotated(old, new) for old, new in zip(names, names[1:], strict=False)]
+    stranger = rotated("x", "y")
+    envelopes = [trainer.published, trainer.genesis, line[1], line[0], stranger, line[2]]
+    log = Shown(lab, [*envelopes, trainer.intent("acme")])
+    # Only the third key signed here: what made it the successor of the first is listed too.
+    assert told(lab, log, trainer.contract.id).key_events == (2, 3, 5)
 
 
 def test_contract_without_runs_has_an_empty_status(lab: ModuleType):

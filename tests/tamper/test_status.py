@@ -221,11 +221,6 @@ def test_status_by_no_monitor_of_the_policy_leaves_omissions_unchecked(tale: Mod
     assert "omissions not checked: the status is by no monitor of the policy" in verdict.doubts
 
 
-def test_key_events_are_counted_as_not_read(tale: ModuleType) -> None:
-    story = retold(tale, lambda story: {"key_events": (5, 6)})
-    assert "2 key events under the contract were not read" in story.verify().doubts
-
-
 def test_other_run_that_has_only_its_genesis_is_listed(tale: ModuleType) -> None:
     story = tale.honest()
     story.drop_last()

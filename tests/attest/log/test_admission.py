@@ -66,11 +66,6 @@ def statement(lab: Any, log: LocalLog, trainer: Any) -> str:
     return refused(log, sign(b"{}", [lab.key("owner")]))
 
 
-def kind(lab: Any, log: LocalLog, trainer: Any) -> str:
-    event = KeyEvent("revoke", lab.key("acme").public.hex(), Role.AUDITOR, log.origin, 0)
-    return refused(log, lab.signed(event, "owner"))
-
-
 def key(lab: Any, log: LocalLog, trainer: Any) -> str:
     codes: set[str] = set()
     for public in (bytes(32), b"\x01" + bytes(31), b"\xff" * 32, b"short"):
@@ -331,10 +326,28 @@ def status_head(lab: Any, log: LocalLog, trainer: Any) -> str:
     return refused(log, trainer.status("watch", log.origin, log.size + 1))
 
 
+def key_origin(lab: Any, log: LocalLog, trainer: Any) -> str:
+    acme, owner = (lab.key(name).public.hex() for name in ("acme", "acme-owner"))
+    revoked = KeyEvent("revoke", acme, Role.AUDITOR, log.origin, 0, owner, None)
+    elsewhere = replace(revoked, origin="log.example/other")
+    code = refused(log, lab.signed(elsewhere, "acme-owner"))
+    log.append([lab.signed(revoked, "acme-owner")])
+    return code
+
+
+def key_ended(lab: Any, log: LocalLog, trainer: Any) -> str:
+    acme, owner = (lab.key(name).public.hex() for name in ("acme", "acme-owner"))
+    endorsed = KeyEvent("endorse", acme, Role.AUDITOR, log.origin, 0, owner, None)
+    revoked = KeyEvent("revoke", acme, Role.AUDITOR, log.origin, log.size + 3, owner, None)
+    log.append([lab.signed(endorsed, "acme-owner", "acme"), lab.signed(revoked, "acme-owner")])
+    # The last index before the one that the owner named, and that one itself.
+    log.append([trainer.intent("acme")])
+    return refused(log, trainer.intent("acme", about="contract"))
+
+
 SCENARIOS: dict[str, Callable[[Any, LocalLog, Any], str]] = {
     "size": size,
     "statement": statement,
-    "kind": kind,
     "key": key,
     "key-unknown": key_unknown,
     "key-role": key_role,
@@ -360,6 +373,8 @@ SCENARIOS: dict[str, Callable[[Any, LocalLog, Any], str]] = {
     "nonce-commitment": nonce_commitment,
     "nonce-early": nonce_early,
     "final-unknown": final_unknown,
+    "key-origin": key_origin,
+    "key-ended": key_ended,
     "status-head": status_head,
 }
 

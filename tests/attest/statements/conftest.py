@@ -211,7 +211,9 @@ STATEMENTS: dict[str, Statement] = {
     "status": STATUS,
     "held": Held("state", digest("state 9"), "holder.example", "2030-01-31T00:00:00Z"),
     "conflict": Conflict(FIRST, SECOND),
-    "key-event": KeyEvent("endorse", public("run"), Role.RUN, "log.example/a", 3),
+    "key-event": KeyEvent(
+        "endorse", public("run"), Role.RUN, "log.example/a", 3, public("owner"), None
+    ),
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from attest.canonical import hex_float
 from attest.errors import FormatError
-from attest.keys import PrivateKey
+from attest.keys import PrivateKey, Role
 from attest.schema import TEXT, json_name, record
 from attest.statements import (
     Counts,
@@ -131,6 +131,11 @@ INCONSISTENT: dict[str, Change] = {
     "key event past the log": ("status", lambda s: replace(s, key_events=(40,))),
     "contract intent past the log": ("status", lambda s: replace(s, contract_intents=(40,))),
     "run entry past the log": ("status", lambda s: replace(s, log=replace(s.log, size=39))),
+    "key event that ends its owner": ("key-event", lambda s: replace(s, key=s.owner)),
+    "endorsement with a successor": ("key-event", lambda s: replace(s, successor=s.owner)),
+    "rotation without a successor": ("key-event", lambda s: replace(s, action="rotate")),
+    "key event of a worker": ("key-event", lambda s: replace(s, role=Role.WORKER)),
+    "key event of a log": ("key-event", lambda s: replace(s, role=Role.LOG)),
     "conflict of a record with itself": ("conflict", lambda s: replace(s, second=s.first)),
     "conflict in the other order": (
         "conflict",

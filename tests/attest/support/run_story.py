@@ -27,6 +27,7 @@ from run_wording import contract, segment
 from attest.assembly import assemble
 from attest.client import verify_run
 from attest.envelope import Envelope
+from attest.keys import Role
 from attest.proof import RunProof, encode_proof
 from attest.sample import commitment, sample_steps
 from attest.statements import (
@@ -37,6 +38,7 @@ from attest.statements import (
     Final,
     Genesis,
     Intent,
+    KeyEvent,
     LogHead,
     Nonce,
     Property,
@@ -163,6 +165,23 @@ class Story(MemoryLog):
         low, high = sorted((first, second), key=lambda e: e.record_hash())
         self.add("conflict", Conflict(low, high), signer)
 
+    def tell_key_event(
+        self, action: str, who: str, index: int, *, successor: str = "", **changes: Any
+    ) -> None:
+        """Log what `<who>-owner` says of a key; a key that begins signs beside it."""
+        event = KeyEvent(
+            action,
+            key(who).public.hex(),
+            changes.pop("role", ROLES.get(who, Role.AUDITOR)),
+            changes.pop("origin", ORIGIN),
+            index,
+            key(changes.pop("owner", f"{who}-owner")).public.hex(),
+            key(successor).public.hex() if successor else None,
+        )
+        newcomer = successor or (who if action == "endorse" else "")
+        signers = changes.pop("signers", None) or [f"{who}-owner", *filter(None, [newcomer])]
+        self.add(f"{action} {who}", event, *signers)
+
     def tell_status(self, *, who: str = "watch", signer: str = "", **changes: Any) -> None:
         size = len(self.leaves)
         status = Status(
@@ -173,7 +192,7 @@ class Story(MemoryLog):
             contract_intents=self._where(
                 lambda s: isinstance(s, Intent) and s.target == self.contract.id
             ),
-            key_events=(),
+            key_events=self._where(lambda s: isinstance(s, KeyEvent)),
         )
         self.add("status", replace(status, **changes), signer or who)
 
