@@ -1,4 +1,4 @@
-"""Key events as files: written where the owner's offline key is, signed beside it, logged elsewhere."""
+"""Key events as files: signed where the owner's offline key is, and logged from elsewhere."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +53,7 @@ def write_event(request: Request, owner: str, out: Path) -> Envelope:
 
 
 def accept_event(path: Path, name: str) -> Envelope:
-    """Add the signature of the key that begins; raises CommandError if it is another key's event."""
+    """Add the signature of the key that begins; raises CommandError for another key."""
     envelope, event = read_event(path)
     key = find_key(name)
     if event.newcomer != key.public.hex():

@@ -1,12 +1,13 @@
 """Sign the status of a log's contracts and append it to that log."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from attest.checkpoint import Checkpoint
 from attest.contract import Contract
+from attest.envelope import Envelope
 from attest.errors import EquivocationError
 from attest.keys import PrivateKey
 from attest.log.http_witness import Witnesses
@@ -115,6 +116,13 @@ class StatusLog:
         """
         entries = self._log.entries(size, self._log.size)
         return any(not isinstance(decode_statement(e.payload), Status) for e in entries)
+
+    def append(self, envelope: Envelope, publics: Iterable[bytes]) -> int:
+        """Log one record, signed by these keys, and publish it where this process may."""
+        (index,) = self._log.append([envelope], keys=publics)
+        if self._publishes:
+            self._log.checkpoint()
+        return index
 
     def sign(self, who: MonitorName) -> list[Signed]:
         """Append one status for each contract: the run's own, or all that a bare log holds."""

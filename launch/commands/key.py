@@ -1,7 +1,8 @@
-"""`anh key`: make Ed25519 keys and show their public halves."""
+"""`anh key`: make Ed25519 keys, show their public halves, say what may become of them."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,10 +11,31 @@ from launch.errors import CommandError
 from launch.key_home import key_folder, key_path, locate, make_key
 from launch.output import Form, emit, json_option, table
 
+if TYPE_CHECKING:
+    from attest.envelope import Envelope
+    from attest.statements import KeyEvent
+
+_OWNED = ("author", "run", "auditor", "monitor", "reporter", "holder")
+
+
+def _said(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that every key event needs."""
+    for option in (
+        click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE",
+                     help="Write the signed event there; 'anh key submit' logs it."),
+        click.option("--from", "index", required=True, type=click.IntRange(0), metavar="INDEX",
+                     help="First log index it holds for."),
+        click.option("--origin", required=True, help="Origin of the log that it is for."),
+        click.option("--role", required=True, type=click.Choice(_OWNED), help="The key's role."),
+        click.option("--owner", required=True, metavar="NAME", help="The owner's offline key."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
 
 @click.group(name="key")
 def command() -> None:
-    """Make and show Ed25519 keys.
+    """Make and show Ed25519 keys; endorse, rotate and revoke them by an owner's offline key.
 
     Keys are OpenSSH files of mode 0600 in $ANH_HOME/keys or ~/.config/anh/keys. A key has one
     role: give each auditor, monitor, witness and log a key of its own.
@@ -57,6 +79,82 @@ def show(*, which: str | None, vkeys: bool, form: Form) -> None:  # click hands 
             for line in (f"{document['name']}  ({document['path']})", *_lines(document))
         ]
     emit(form, {"keys": documents}, lines)
+
+
+@command.command()
+@click.argument("key", metavar="KEY")
+@_said
+@json_option
+def endorse(*, key: str, form: Form, **said: Any) -> None:
+    """Let KEY (a key of yours, or a public half) sign for its owner from a log index on."""
+    _write("endorse", key, None, form, **said)
+
+
+@command.command()
+@click.argument("key", metavar="KEY")
+@click.argument("successor", metavar="NEW")
+@_said
+@json_option
+def rotate(*, key: str, successor: str, form: Form, **said: Any) -> None:
+    """End KEY at a log index, and let NEW sign in its place."""
+    _write("rotate", key, successor, form, **said)
+
+
+@command.command()
+@click.argument("key", metavar="KEY")
+@_said
+@json_option
+def revoke(*, key: str, form: Form, **said: Any) -> None:
+    """End KEY at a log index; what it signed before stays, and so does evidence against it."""
+    _write("revoke", key, None, form, **said)
+
+
+@command.command()
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path, exists=True))
+@click.argument("name", metavar="NAME")
+@json_option
+def accept(*, file: Path, name: str, form: Form) -> None:
+    """Sign the event in FILE with your key NAME, which it lets sign."""
+    from launch.key_events import accept_event, read_event
+
+    envelope = accept_event(file, name)
+    _tell(form, file, envelope, read_event(file)[1])
+
+
+@command.command()
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path, exists=True))
+@click.argument("log", metavar="D|URL")
+@json_option
+def submit(*, file: Path, log: str, form: Form) -> None:
+    """Log the event in FILE: in the log of directory D, or in the one served at URL."""
+    from launch.key_events import missing_signature, read_event
+    from launch.status_log import StatusLog
+
+    envelope, event = read_event(file)
+    if missing_signature(envelope, event):
+        raise CommandError(f"{file}: the key that begins has not signed; run 'anh key accept'")
+    with StatusLog(log) as opened:
+        index = opened.append(envelope, event.signers)
+    emit(form, {"index": index}, [f"logged {event.action} at index {index} of {event.origin}"])
+
+
+def _write(action: str, key: str, successor: str | None, form: Form, **said: Any) -> None:
+    from attest.keys import Role
+    from launch.key_events import Request, read_event, write_event
+
+    request = Request(action, key, Role(said["role"]), said["origin"], said["index"], successor)
+    envelope = write_event(request, said["owner"], said["out"])
+    _tell(form, said["out"], envelope, read_event(said["out"])[1])
+
+
+def _tell(form: Form, path: Path, envelope: "Envelope", event: "KeyEvent") -> None:
+    from launch.key_events import missing_signature
+
+    waits = missing_signature(envelope, event)
+    lines = [f"{event.action} {event.key} from index {event.index} of {event.origin}"]
+    lines += [f"wrote {path}; 'anh key accept {path} NAME' where the new key is"] if waits else []
+    lines += [] if waits else [f"wrote {path}; 'anh key submit {path} D|URL' logs it"]
+    emit(form, {"path": str(path), "complete": not waits}, lines)
 
 
 def _document(name: str, path: Path, key: PrivateKey) -> dict[str, Any]:

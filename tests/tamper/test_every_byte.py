@@ -43,6 +43,7 @@ def full_story(tale: ModuleType) -> Any:
     story.tell_audit("globex", init="not checked")
     story.tell_audit("stranger", sources=(), signer="stranger")
     story.tell_property("acme")
+    story.tell_key_event("revoke", "acme", 0, owner="stranger", signers=["stranger"])
     first, second = (story.entry(story.at[name]) for name in ("attempt-1", "final"))
     story.tell_conflict(first, second, signer="stranger")
     story.tell_status()
@@ -85,6 +86,17 @@ def test_every_changed_byte_of_a_proof_with_all_kinds_of_records_is_refused(
     for at in range(len(data)):
         changed = data[:at] + bytes([data[at] ^ (1 << (at * 5 + 3) % 8)]) + data[at + 1 :]
         refusal(tale, changed, policy)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("bit", range(8))
+def test_every_flipped_bit_is_refused(tale: ModuleType, which: int, bit: int) -> None:
+    data, policy = files(tale)[which], tale.policy()
+    # Over the eight bits: some 50,000 mutants of each file and more.
+    assert len(data) * 8 >= 20_000
+    for at in range(len(data)):
+        refusal(tale, data[:at] + bytes([data[at] ^ (1 << bit)]) + data[at + 1 :], policy)
 
 
 @given(data=st.data())
