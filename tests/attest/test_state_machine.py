@@ -1,4 +1,4 @@
-"""A log that lies, witnesses, and readers: whoever has an honest quorum never sees two histories."""
+"""A log that lies, witnesses, and readers: an honest quorum never shows two histories."""
 
 import tempfile
 from pathlib import Path
