@@ -130,6 +130,16 @@ def test_owner_gives_no_key_a_role_that_the_policy_did_not_give_him(tale: Module
     assert "omissions not checked: the status is by no monitor of the policy" in verdict.doubts
 
 
+def test_event_that_gives_a_key_another_role_than_the_policy_is_not_obeyed(
+    tale: ModuleType,
+) -> None:
+    story = audited(tale)
+    story.tell_key_event("revoke", "acme", 0, role=Role.MONITOR)
+    verdict = seen(story).verify(policy=owned_policy(tale))
+    assert verdict.level.text == "sampled"
+    assert not any(words.startswith("keys: ") for words in verdict.checked)
+
+
 @pytest.mark.parametrize("second", ["globex", "wit-a", "globex-owner", "watch"])
 def test_key_of_the_policy_gets_no_second_role(tale: ModuleType, refused: Any, second: str) -> None:
     story = audited(tale)
