@@ -56,7 +56,6 @@ def roles_shown(entry: LoggedRecord) -> dict[str, Role]:
     roles = dict.fromkeys(entry.signers, role)
     if isinstance(entry.statement, KeyEvent):
         event = entry.statement
-        roles[_keyid(event.owner)] = role
         roles |= {_keyid(key): event.role for key in (event.key, event.successor) if key}
     return roles
 

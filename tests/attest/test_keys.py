@@ -200,7 +200,7 @@ def test_cctv_registered_keys_leave_one_disagreement_with_openssl(vectors: Path)
 
 def test_roles_have_distinct_names() -> None:
     names = " ".join(role.value for role in Role)
-    assert names == "author run worker auditor monitor log witness reporter holder"
+    assert names == "author run worker auditor monitor log witness reporter holder owner"
 
 
 def test_the_secret_is_neither_printed_nor_pickled() -> None:
