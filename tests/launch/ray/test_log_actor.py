@@ -17,7 +17,6 @@ from attest.statements import Held, encode_statement
 from launch.errors import CommandError
 from launch.log_actor import log_actor, serve_in_actor, serve_in_cluster
 from launch.log_serving import Pace, make_log
-from launch.ray_cluster import open_cluster
 
 PACE = Pace(0.1, key_rate=2000, address_rate=10_000)
 KEY = PrivateKey(bytes(range(32)))
@@ -39,17 +38,20 @@ def insist(log: RemoteLog, envelope: Envelope) -> int:
 
 @pytest.mark.ray
 @pytest.mark.timeout(300)
-def test_log_in_an_actor_is_found_by_name_and_loses_nothing_when_it_is_killed(tmp_path: Path):
+def test_log_in_an_actor_is_found_by_name_and_loses_nothing_when_it_is_killed(
+    cluster: object, tmp_path: Path
+):
+    """In the cluster of all tests: Ray keeps the first token that a process has used."""
+    import ray
+
     folder = tmp_path / "log"
     make_log(folder, "log.example/actor")
-    with open_cluster(workers=2):
-        import ray
-
-        with pytest.raises(CommandError, match="no log actor"):
-            log_actor("runs")
-        url = serve_in_actor(folder / "log", "runs", PACE, _free_port())
+    with pytest.raises(CommandError, match="no log actor"):
+        log_actor("runs")
+    url = serve_in_actor(folder / "log", "runs", PACE, _free_port())
+    actor: Any = log_actor("runs")
+    try:
         assert serve_in_actor(folder / "log", "runs", PACE, 0) == url
-        actor: Any = log_actor("runs")
         with RemoteLog(url, tmp_path / "remote") as log:
             known = {index: insist(log, record(index)) for index in range(5)}
             os.kill(ray.get(actor.process.remote()), signal.SIGKILL)
@@ -58,6 +60,7 @@ def test_log_in_an_actor_is_found_by_name_and_loses_nothing_when_it_is_killed(tm
         assert ray.get(actor.url.remote()) == url
         with pytest.raises(CommandError, match="is not served"):
             serve_in_actor(folder / "log", "another", PACE, 0)
+    finally:
         ray.kill(actor)
     assert fsck(folder / "log").size == 6
 
