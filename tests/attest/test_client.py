@@ -21,10 +21,11 @@ TAMPER = Path(__file__).resolve().parent.parent / "tamper"
 
 def test_client_loads_neither_jax_nor_anything_heavy() -> None:
     heavy = "jax jaxlib numpy click sqlite3 ray msgspec starlette web3 blake3 asyncio http ssl"
+    services = "attest.log attest.witness attest.witness_service attest.witness_wire attest.monitor"
     code = (
         "import sys, attest.client, attest.policy, attest.memory\n"
         f"print(sorted(set({heavy.split()!r}) & set(sys.modules)), [m for m in sys.modules"
-        " if m.startswith(('attest.log', 'attest.witness', 'attest.monitor', 'anh_jax'))])"
+        f" if m in {services.split()!r} or m.startswith(('attest.log.', 'anh_jax'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] []"
