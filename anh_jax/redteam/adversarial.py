@@ -6,6 +6,7 @@ one. Here the target is weights that were trained elsewhere.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import jax
@@ -45,7 +46,7 @@ def _float_fields(bench: RedTeamBench) -> list[str]:
     return [name for name, x in bench.examples.items() if np.issubdtype(x.dtype, np.floating)]
 
 
-class _Searching(Trainer):
+class _Searching(Trainer, ABC):
     """Commits the gradient of examples that it looked for; `gained` says what they achieve."""
 
     def cheated_gradient(self, state: State, outputs: Tree, step: int) -> Tree:
@@ -57,9 +58,9 @@ class _Searching(Trainer):
         }
         return found
 
+    @abstractmethod
     def searched(self, state: State, wanted: Tree, step: int) -> Piece:
         """Return examples whose gradient points along `wanted`."""
-        raise NotImplementedError
 
 
 class _Optimising(_Searching):
